@@ -1,0 +1,100 @@
+"""Settings: every environment variable of the server, described, validated once, frozen.
+
+Built at the edge (`Settings()` in `__main__` and in tests) and handed down; nothing below reads the environment.
+Hyper-parameters are never settings: they travel in the job, then in the manifest.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """One field per environment variable `GATECAST_<NAME>`; secrets may come from a file named by `GATECAST_<NAME>_FILE`."""
+
+    model_config = SettingsConfigDict(env_prefix="GATECAST_", frozen=True, extra="ignore")
+
+    data: Path = Field(Path("gatecast-data"), description="Folder of the SQLite file, the model store and the spool.")
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL URL; left out, a SQLite file in the data folder is used. May come from a file."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on; any other than loopback needs an API key.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    api_key: SecretStr | None = Field(
+        None, description="Key that guards every route but /healthz, /readyz and /docs. May come from a file."
+    )
+    allow_open: bool = Field(False, description="Serve beyond loopback without an API key.")
+    root_path: str = Field(
+        "", description="Path prefix under which a proxy publishes the server, such as /forecasting."
+    )
+    forwarded_allow_ips: str = Field(
+        "127.0.0.1", description="Proxies whose X-Forwarded-* headers are believed, comma separated."
+    )
+    cors_origins: tuple[str, ...] = Field((), description="Web origins allowed to call the API, as a JSON list.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log line written."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Log lines for people (text) or for machines (json)."
+    )
+    max_body_bytes: int = Field(1024 * MIB, ge=1024, description="Largest upload accepted, as sent.")
+    max_inflated_bytes: int = Field(8192 * MIB, ge=1024, description="Largest upload accepted, after decompression.")
+    max_json_bytes: int = Field(64 * MIB, ge=1024, description="Largest JSON request other than an upload.")
+    max_columns: int = Field(10_000, ge=3, description="Most columns a file may have.")
+    max_series: int = Field(1_000_000, ge=1, description="Most series a dataset may hold.")
+    max_span: int = Field(10_000_000, ge=1000, description="Most steps between a series' first and last point.")
+    max_horizon: int = Field(10_000, ge=1, description="Longest horizon of a forecast, in steps.")
+    max_queue: int = Field(1000, ge=1, description="Most jobs waiting at once; more are refused with 429.")
+    max_versions_loaded: int = Field(64, ge=1, description="Versions kept open in memory by one API process.")
+    slots: int = Field(1, ge=1, le=64, description="Jobs a worker runs at once on each of its devices.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Device the worker trains on.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secret_files(cls, values: Any) -> Any:
+        for name in ("api_key", "database_url"):
+            path = os.environ.get(f"GATECAST_{name.upper()}_FILE")
+            if path and not values.get(name):
+                try:
+                    values[name] = Path(path).read_text(encoding="utf-8").strip()
+                except OSError as error:
+                    raise ValueError(f"GATECAST_{name.upper()}_FILE names {path!r}: {error.strerror}") from error
+        return values
+
+    @field_validator("api_key")
+    @classmethod
+    def _key_is_not_empty(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 8:
+            raise ValueError("an API key needs at least 8 characters")
+        return value
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy URL of the database; psycopg 3 is named for any PostgreSQL URL."""
+        if self.database_url is None:
+            return f"sqlite:///{(self.data / 'gatecast.db').absolute()}"
+        url = self.database_url.get_secret_value()
+        for scheme in ("postgres://", "postgresql://"):
+            if url.startswith(scheme):
+                return "postgresql+psycopg://" + url[len(scheme) :]
+        return url
+
+    @property
+    def store(self) -> Path:
+        """Folder of the model store."""
+        return self.data / "models"
+
+    @property
+    def spool(self) -> Path:
+        """Folder where request bodies are kept while they are read; emptied at start."""
+        return self.data / "spool"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints of unfinished jobs, one sub-folder a job."""
+        return self.data / "checkpoints"

@@ -1,0 +1,71 @@
+"""`gatecast migrate`: our tables by Alembic, then the job engine's own, in that order, one process at a time."""
+
+from contextlib import contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from dbos import run_dbos_database_migrations
+from sqlalchemy import Connection, text
+
+import migrations
+from app.db.session import Database
+from app.db.tables import Base
+
+LOCK = 7_241_001  # any constant: names the advisory lock that serialises migrations on PostgreSQL
+
+
+def config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration: the migrations that ship inside the package, over a connection that the caller owns."""
+    made = Config()
+    made.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    made.set_main_option("file_template", "%%(year)d_%%(month).2d_%%(day).2d_%%(slug)s")
+    made.attributes["connection"] = connection
+    return made
+
+
+@contextmanager
+def _alone(database: Database) -> Iterator[Connection]:
+    """A connection in a write transaction that no other migrating process can hold at the same time."""
+    with database.engine.execution_options(gatecast_write=True).begin() as connection:
+        if not database.is_sqlite:
+            connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": LOCK})
+        yield connection
+
+
+def migrate(database: Database, revision: str = "head") -> None:
+    """Bring the database to `revision` ("head": the newest; "base": empty), then the engine's tables to its newest."""
+    with _alone(database) as connection:
+        if revision == "base" or (revision != "head" and revision < (current(connection) or "")):
+            command.downgrade(config(connection), revision)
+        else:
+            command.upgrade(config(connection), revision)
+    if revision != "base":
+        run_dbos_database_migrations(database.url)
+
+
+def current(connection: Connection) -> str | None:
+    """The Alembic revision the database is at; None when it has never been migrated."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def is_current(database: Database) -> bool:
+    """Whether the database is at this program's newest revision."""
+    with database.engine.connect() as connection:
+        return current(connection) == ScriptDirectory.from_config(config()).get_current_head()
+
+
+def drift(connection: Connection) -> list[object]:
+    """What autogenerate would change: empty when migrations and tables agree."""
+    context = MigrationContext.configure(
+        connection,
+        opts={
+            "compare_type": True,
+            "include_name": lambda name, kind, _parents: kind != "table" or name in Base.metadata.tables,
+        },
+    )
+    return list(compare_metadata(context, Base.metadata))

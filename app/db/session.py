@@ -1,0 +1,84 @@
+"""The engine, and the two ways to open a session: `read` and `write`. One request or one job step is one transaction.
+
+On SQLite a transaction that reads first and writes later fails at once when another process wrote in between, whatever the
+busy timeout; so writers say BEGIN IMMEDIATE and wait their turn. `synchronous=FULL`: a promise given survives a power cut.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+
+from app.db.tables import InWorkspace
+
+EVERY_WORKSPACE = "*"  # what a worker's session names: it serves all of them
+
+
+class Database:
+    """One engine for the process. `read()` and `write()` give a session bound to a workspace and end its transaction."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.is_sqlite = url.startswith("sqlite")
+        options: dict[str, Any] = {"pool_pre_ping": not self.is_sqlite}
+        if not self.is_sqlite:
+            # A frozen process inside a transaction would hold its row locks for ever.
+            options["connect_args"] = {"options": "-c idle_in_transaction_session_timeout=60000 -c timezone=UTC"}
+        elif (path := url.removeprefix("sqlite:///")) != url:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.engine: Engine = create_engine(url, **options)
+        if self.is_sqlite:
+            event.listen(self.engine, "connect", _configure_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        self._writer = self.engine.execution_options(gatecast_write=True)
+
+    @contextmanager
+    def read(self, workspace: str) -> Iterator[Session]:
+        """A session that only reads; nothing it changes is kept."""
+        with Session(self.engine, info={"workspace": workspace}) as session:
+            yield session
+
+    @contextmanager
+    def write(self, workspace: str) -> Iterator[Session]:
+        """A session whose transaction is committed when the block ends and rolled back when it raises."""
+        with Session(self._writer, info={"workspace": workspace}) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # SQLAlchemy's begin event says BEGIN, not the driver
+    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("gatecast_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _stay_in_workspace(state: ORMExecuteState) -> None:
+    """Put the session's workspace into every query, so that no service can forget it."""
+    workspace = state.session.info.get("workspace")
+    if workspace is None:
+        raise RuntimeError("a session without a workspace: open it with Database.read or Database.write")
+    if workspace != EVERY_WORKSPACE and not state.is_column_load and not state.is_relationship_load:
+        state.statement = state.statement.options(
+            with_loader_criteria(InWorkspace, lambda cls: cls.workspace == workspace, include_aliases=True)
+        )
+
+
+@event.listens_for(Session, "before_flush")
+def _stamp_workspace(session: Session, _context: object, _instances: object) -> None:
+    """A new row belongs to the session's workspace unless a worker, which serves all, names another."""
+    workspace = session.info["workspace"]
+    for row in session.new:
+        if isinstance(row, InWorkspace) and workspace != EVERY_WORKSPACE:
+            row.workspace = workspace
