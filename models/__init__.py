@@ -1,0 +1,60 @@
+"""The forecasting core's front door: the only names the service may use, loaded when first touched (PEP 562), so that
+`import models` loads neither torch nor onnxruntime."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from models.backtest import backtest
+    from models.calendar import Calendar, Frequency
+    from models.config import BacktestPlan, BacktestResult, Progress, Run, TrainConfig, TrainResult
+    from models.device import devices
+    from models.inference import OpenArtifact, open_artifact
+    from models.series import Forecast, Note, Series
+    from models.training import Stopped, train
+
+_HOME = {
+    "backtest": "backtest",
+    "Calendar": "calendar",
+    "Frequency": "calendar",
+    "BacktestPlan": "config",
+    "BacktestResult": "config",
+    "Progress": "config",
+    "Run": "config",
+    "TrainConfig": "config",
+    "TrainResult": "config",
+    "devices": "device",
+    "OpenArtifact": "inference",
+    "open_artifact": "inference",
+    "Forecast": "series",
+    "Note": "series",
+    "Series": "series",
+    "Stopped": "training",
+    "train": "training",
+}
+
+__all__ = [
+    "BacktestPlan",
+    "BacktestResult",
+    "Calendar",
+    "Forecast",
+    "Frequency",
+    "Note",
+    "OpenArtifact",
+    "Progress",
+    "Run",
+    "Series",
+    "Stopped",
+    "TrainConfig",
+    "TrainResult",
+    "backtest",
+    "devices",
+    "open_artifact",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'models' has no attribute {name!r}")
+    return getattr(import_module(f"models.{_HOME[name]}"), name)
