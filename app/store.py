@@ -1,0 +1,177 @@
+"""The model store: one folder a version, on local disk. Written once under a reserved name, published by rename,
+checked against its digest before use. An object store would stand behind the same few functions.
+
+    {store}/.reserved-{name}/   being written by an attempt
+    {store}/{name}/             published: weights.safetensors, forward.onnx, manifest.json
+    {store}/.removed-{name}/    being deleted
+
+A published folder without a row is rubbish (its attempt died before the commit) and is swept; a row without a folder
+cannot be, because files, folder and parent are synced to disk before the row is committed.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Collection
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from app.errors import NotFound, Unavailable
+
+WEIGHTS, GRAPH, MANIFEST = "weights.safetensors", "forward.onnx", "manifest.json"
+FILES = (WEIGHTS, GRAPH, MANIFEST)
+RESERVED, REMOVED = ".reserved-", ".removed-"
+GRACE_S = 3600.0  # longest time between a publish and the commit that names the folder, generously
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+def reserve(store: Path, name: str) -> Path:
+    """An empty folder inside the store, to be filled, then published as `name`. What an earlier try left is dropped."""
+    folder = store / f"{RESERVED}{_checked(name)}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def publish(store: Path, reserved: Path, name: str) -> Path:
+    """Make a filled folder visible as `name`, whole or not at all, on disk before this returns.
+
+    Raises ValueError when one of the three files is missing, FileExistsError when `name` is published already.
+    """
+    published = store / _checked(name)
+    if missing := [file for file in FILES if not (reserved / file).is_file()]:
+        raise ValueError(f"{name}: expected {', '.join(FILES)} in the folder, missing {', '.join(missing)}")
+    if published.exists():
+        raise FileExistsError(f"version folder {name} is published already")
+    for file in sorted(reserved.rglob("*")):
+        _sync(file)
+    _sync(reserved)
+    reserved.rename(published)
+    _sync(store)
+    return published
+
+
+def digest(folder: Path) -> str:
+    """`sha256:…` over the manifest, which holds the digest of every other file: it stands for the whole folder."""
+    with (folder / MANIFEST).open("rb") as file:
+        return _sha256(file)
+
+
+def size(folder: Path) -> int:
+    """Bytes of the folder's files."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def verify(folder: Path, expected: str) -> None:
+    """Hash every file of a version and compare. Raises Unavailable `artifact-damaged` naming the file that differs."""
+    entries = _entries(folder, expected)
+    for name in (WEIGHTS, GRAPH):
+        _check(folder, name, entries[name])
+
+
+def local(store: Path, name: str) -> Path:
+    """The folder of a published version, to read from; nothing has been checked yet."""
+    return store / _checked(name)
+
+
+def open_file(store: Path, name: str, file: str, expected: str) -> tuple[BufferedReader, str]:
+    """One file of a version, open for reading, and its `sha256:…`, checked against the version's digest `expected`.
+
+    Raises NotFound for anything but the three known files, Unavailable `artifact-damaged` when the bytes are not the
+    published ones.
+    """
+    if file not in FILES:
+        raise NotFound(f"expected one of {', '.join(FILES)}, got {file[:80]!r}")
+    folder = local(store, name)
+    wanted = (_entries(folder, expected) | {MANIFEST: expected})[file]
+    try:
+        opened = (folder / file).open("rb")
+    except OSError as error:
+        raise _damaged(folder, f"{file} cannot be read ({error.strerror})") from error
+    if _sha256(opened) != wanted:
+        opened.close()
+        raise _damaged(folder, f"{file} has other bytes than its digest says")
+    opened.seek(0)
+    return opened, wanted
+
+
+def remove(store: Path, name: str) -> None:
+    """Delete a version's folder; nothing happens when it is gone already."""
+    folder, doomed = store / _checked(name), store / f"{REMOVED}{name}"
+    shutil.rmtree(doomed, ignore_errors=True)
+    try:
+        folder.rename(doomed)  # whole or gone, never half a version under its own name
+    except FileNotFoundError:
+        return
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def sweep(store: Path, known: Collection[str], now: float, grace_s: float = GRACE_S) -> list[str]:
+    """Delete what no row names and nobody has written to for `grace_s` seconds before `now` (seconds since 1970).
+
+    `known` are the names that stay: of every version row, and `{job}-{attempt}` of every attempt that is alive, whose
+    reserved folder may be hours old. Returns the names of the folders deleted.
+    """
+    swept: list[str] = []
+    for folder in sorted(store.iterdir()) if store.is_dir() else []:
+        name = folder.name.removeprefix(RESERVED).removeprefix(REMOVED)
+        if not folder.is_dir() or (name in known and not folder.name.startswith(REMOVED)):
+            continue
+        if now - _touched(folder) >= grace_s:
+            shutil.rmtree(folder, ignore_errors=True)
+            swept.append(folder.name)
+    return swept
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"version folder: expected letters, digits, dots, dashes and underscores, got {name[:80]!r}")
+    return name
+
+
+def _touched(folder: Path) -> float:
+    """When the folder or a file in it was last written; a file that vanishes meanwhile counts as just written."""
+    try:
+        return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    except FileNotFoundError:
+        return float("inf")
+
+
+def _entries(folder: Path, expected: str) -> dict[str, str]:
+    """File name -> `sha256:…` as the manifest has it, after the manifest itself has been checked."""
+    _check(folder, MANIFEST, expected)
+    files: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())["files"]
+    return {name: "sha256:" + str(files[name]["sha256"]).removeprefix("sha256:") for name in (WEIGHTS, GRAPH)}
+
+
+def _check(folder: Path, name: str, expected: str) -> None:
+    try:
+        with (folder / name).open("rb") as file:
+            found = _sha256(file)
+    except OSError as error:
+        raise _damaged(folder, f"{name} cannot be read ({error.strerror})") from error
+    if found != expected:
+        raise _damaged(folder, f"{name} has other bytes than its digest says")
+
+
+def _damaged(folder: Path, what: str) -> Unavailable:
+    return Unavailable(
+        f"the stored version {folder.name} is not what was published: {what}; restore the folder, or move the alias",
+        code="artifact-damaged",
+    )
+
+
+def _sha256(file: BufferedReader) -> str:
+    return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """fsync of a file or of a folder's list of names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
