@@ -1,4 +1,4 @@
-"""AppError and its few children: what a refusal says, and with which status it leaves as a problem document (RFC 9457)."""
+"""AppError and its few children: what a refusal says, and with which status it leaves as a problem document."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,7 +23,7 @@ class Complaint:
 
 
 class AppError(Exception):
-    """A refusal the client can act on. `code` names the kind in `type`; `detail` says what was expected, what came and where."""
+    """A refusal the client can act on. `code` names the kind in `type`; `detail` says what was expected, got and where."""
 
     status = 500
     code = "internal-error"
@@ -60,6 +60,10 @@ class AppError(Exception):
 
 class NotFound(AppError):
     status, code, title = 404, "not-found", "No such thing here"
+
+
+class MethodNotAllowed(AppError):
+    status, code, title = 405, "method-not-allowed", "This method is not offered here"
 
 
 class Conflict(AppError):

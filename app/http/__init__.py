@@ -1,1 +1,1 @@
-"""What api, compat and console share: sessions, the key check, problem documents, negotiation of formats, idempotency."""
+"""What api, compat and console share: sessions, the key check, problem documents, formats, pages, idempotency."""

@@ -1,7 +1,8 @@
 """Sessions and the process' shared things as FastAPI dependencies.
 
-`scope="function"`: the block after `yield` must run before the answer is sent, or a failing commit would still say 201. Such
-a dependency is closed before a stream's first row, so a streaming route opens short sessions of its own from `database(request)`.
+`scope="function"`: the block after `yield` must run before the answer is sent, or a failing commit would still say 201.
+Such a dependency is closed before a stream's first row, so a streaming route opens short sessions of its own from
+`database(request)`.
 """
 
 from collections.abc import Iterator
