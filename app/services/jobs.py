@@ -1,0 +1,248 @@
+"""Jobs: a row is the truth about a piece of work, the engine behind it decides when a worker runs it.
+
+The engine (DBOS) is seen here and in `app.worker` only. Row and queue entry are one transaction. The engine's workflow id is
+`{job}:{n}`: a retry, or a repair, takes the next `n`.
+"""
+
+import datetime as dt
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dbos import DBOSClient, DBOSPortableJSONSerializer
+from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.db.tables import JobEventRow, JobRow, WorkerRow, utc_now
+from app.errors import Conflict, NotFound, QueueFull
+
+log = logging.getLogger("gatecast.jobs")
+
+APPLICATION = "gatecast"  # owner of our workflows inside the engine's tables
+QUEUE = "work"
+WORKFLOW = "run_job"
+PRIORITY = 100  # lower is served first; a job without one would overtake all
+ENDED = ("succeeded", "failed", "cancelled")
+ACTIVE = ("pending", "running")
+DEAD_AFTER = 15.0  # seconds without a beat after which a worker counts as dead
+MAX_EVENTS = 10_000  # of one job
+KEPT_FREE = 100  # of those, for log lines and `done`
+RETRY_AFTER = {"Retry-After": "10"}
+
+
+class Engine:
+    """The API's side of the job engine. Opens no connection before it is used; safe to share between threads."""
+
+    def __init__(self, url: str) -> None:
+        # The engine's own default serialiser is pickle: whoever could write the database could run code in the workers.
+        self._client = DBOSClient(
+            system_database_url=url,
+            serializer=DBOSPortableJSONSerializer(),
+            application_name=APPLICATION,
+            lazy=True,
+            retry_connection_errors=False,
+        )
+
+    def enqueue(self, session: Session, job: JobRow) -> None:
+        """Queue the job inside the session's transaction: row and queue entry are kept or dropped together."""
+        self._client.enqueue_in_transaction(
+            session.connection(),
+            {
+                "workflow_name": WORKFLOW,
+                "queue_name": QUEUE,
+                "workflow_id": workflow_id(job.id, job.enqueued),
+                "priority": job.priority,
+            },
+            job.id,
+            job.enqueued,
+        )
+
+    def forget(self, job: JobRow) -> None:
+        """Take an ended job out of the queue, after the commit that ended it. Best effort: a worker that finds the row
+        ended drops the job anyway, but only one at each poll."""
+        try:
+            self._client.cancel_workflow(workflow_id(job.id, job.enqueued))
+        except SQLAlchemyError:
+            log.warning("job %s is cancelled but still queued; a worker will drop it", job.id)
+
+    def close(self) -> None:
+        self._client.destroy()
+
+
+def workflow_id(job_id: str, n: int) -> str:
+    """The engine's name of the n-th queueing of a job."""
+    return f"{job_id}:{n}"
+
+
+def new_id() -> str:
+    """`job_` and a UUIDv7 (RFC 9562, section 5.7; the 12 bits after the version hold the fraction of the millisecond,
+    section 6.2 method 3), so that ids sort by their time of birth."""
+    nanoseconds = time.time_ns()
+    milliseconds, rest = divmod(nanoseconds, 1_000_000)
+    value = (milliseconds & (1 << 48) - 1) << 80
+    value |= 7 << 76
+    value |= (rest * 4096 // 1_000_000) << 64
+    value |= 2 << 62
+    value |= secrets.randbits(62)
+    digits = f"{value:032x}"
+    return f"job_{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+# ---------------------------------------------------------------- what a client may do
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A piece of work to queue. `spec` is JSON-ready and complete: names resolved, revision and version pinned."""
+
+    kind: str
+    spec: dict[str, Any]
+    message: str = "waiting for a worker"
+
+
+def submit(session: Session, engine: Engine, new: NewJob, max_queue: int) -> JobRow:
+    """Write and queue a job in the session's transaction. Raises QueueFull when `max_queue` jobs wait already."""
+    _refuse_when_full(session, max_queue)
+    job = JobRow(id=new_id(), kind=new.kind, spec=new.spec, priority=PRIORITY, enqueued=1)
+    session.add(job)
+    session.flush()
+    append_event(session, job.id, "log", {"level": "info", "message": new.message})
+    engine.enqueue(session, job)
+    return job
+
+
+def get(session: Session, job_id: str) -> JobRow:
+    """Raises NotFound."""
+    job = session.scalar(select(JobRow).where(JobRow.id == job_id))
+    if job is None:
+        raise NotFound(f"There is no job {job_id!r}.")
+    return job
+
+
+def list_page(
+    session: Session, state: str | None, kind: str | None, before: str | None, size: int
+) -> tuple[Sequence[JobRow], str | None]:
+    """One page of jobs, newest first, and the id to go on before (None: this was the last page)."""
+    query = select(JobRow).order_by(JobRow.id.desc()).limit(size + 1)
+    if state is not None:
+        query = query.where(JobRow.state == state)
+    if kind is not None:
+        query = query.where(JobRow.kind == kind)
+    if before is not None:
+        query = query.where(JobRow.id < before)
+    rows = session.scalars(query).all()
+    return rows[:size], rows[size - 1].id if len(rows) > size else None
+
+
+def cancel(session: Session, job_id: str) -> JobRow:
+    """End a pending or running job; its worker stops at its next write. A job cancelled before is answered as it is.
+    Raises NotFound, and Conflict when the job ended otherwise. The caller calls `Engine.forget` after the commit."""
+    changed = session.execute(
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.state.in_(ACTIVE))
+        .values(state="cancelled", finished_at=utc_now())
+        .returning(JobRow.id)
+    ).first()
+    session.expire_all()
+    job = get(session, job_id)
+    if changed:
+        append_event(session, job.id, "done", {"state": "cancelled"})
+    elif job.state != "cancelled":
+        raise Conflict(f"Job {job_id!r} has already {job.state}; only a pending or running job can be cancelled.")
+    return job
+
+
+def retry(session: Session, engine: Engine, job_id: str, max_queue: int) -> JobRow:
+    """Queue a failed or cancelled job again under its own id; it goes on from its last checkpoint.
+    Raises NotFound, Conflict from any other state, QueueFull."""
+    _refuse_when_full(session, max_queue)
+    changed = session.execute(
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.state.in_(("failed", "cancelled")))
+        .values(state="pending", enqueued=JobRow.enqueued + 1, tries=0, error=None, finished_at=None, worker=None)
+        .returning(JobRow.id)
+    ).first()
+    session.expire_all()
+    job = get(session, job_id)
+    if not changed:
+        raise Conflict(f"Job {job_id!r} is {job.state}; only a failed or cancelled job can be tried again.")
+    append_event(session, job.id, "log", {"level": "info", "message": "asked to try again"})
+    engine.enqueue(session, job)
+    return job
+
+
+def _refuse_when_full(session: Session, max_queue: int) -> None:
+    waiting = session.scalar(select(func.count()).select_from(JobRow).where(JobRow.state == "pending")) or 0
+    if waiting >= max_queue:
+        raise QueueFull(
+            f"{waiting} jobs are waiting and this server lets {max_queue} wait; try again when some have ended.",
+            headers=RETRY_AFTER,
+        )
+
+
+# ---------------------------------------------------------------- events
+
+
+def append_event(session: Session, job_id: str, kind: str, data: dict[str, Any]) -> int:
+    """Add an event and return its `seq`; 0 when the job has as many as it may have (`progress` and `metric` leave room
+    for the others). The caller has written the job's row in this transaction, so nobody else takes the same `seq`."""
+    last = session.scalar(select(func.max(JobEventRow.seq)).where(JobEventRow.job_id == job_id)) or 0
+    room = MAX_EVENTS - {"progress": KEPT_FREE, "metric": KEPT_FREE, "log": 10}.get(kind, 0)
+    if last >= room:
+        return 0
+    session.add(JobEventRow(job_id=job_id, seq=last + 1, kind=kind, data=data))
+    session.flush()
+    return last + 1
+
+
+def events(session: Session, job_id: str, after: int, size: int = 500) -> tuple[Sequence[JobEventRow], bool]:
+    """The next events of a job after `seq` `after`, and whether these were the last ones of a job that has ended."""
+    # State first: the commit that ends a job also writes its last event.
+    ended = session.scalar(select(JobRow.state).where(JobRow.id == job_id)) in (*ENDED, None)
+    rows = session.scalars(
+        select(JobEventRow)
+        .where(JobEventRow.job_id == job_id, JobEventRow.seq > after)
+        .order_by(JobEventRow.seq)
+        .limit(size)
+    ).all()
+    return rows, ended and len(rows) < size
+
+
+# ---------------------------------------------------------------- what `/v1/system` shows
+
+
+def clock(session: Session) -> dt.datetime:
+    """Now, by the database's clock where several machines share it."""
+    if session.get_bind().dialect.name == "postgresql":
+        return session.scalar(text("select clock_timestamp()")) or utc_now()
+    return utc_now()
+
+
+def workers(session: Session) -> list[dict[str, Any]]:
+    """The living workers, oldest first: id, host, devices (name, kind, memory), slots, start and last beat."""
+    earliest = clock(session) - dt.timedelta(seconds=DEAD_AFTER)
+    rows = session.scalars(select(WorkerRow).where(WorkerRow.beat_at > earliest).order_by(WorkerRow.started_at))
+    return [
+        {
+            "id": row.id,
+            "host": row.host,
+            "devices": row.devices,
+            "slots": row.slots,
+            "started_at": row.started_at,
+            "beat_at": row.beat_at,
+        }
+        for row in rows
+    ]
+
+
+def queue_counts(session: Session) -> dict[str, int]:
+    """How many jobs are pending and running."""
+    query = select(JobRow.state, func.count()).where(JobRow.state.in_(ACTIVE)).group_by(JobRow.state)
+    counts = dict.fromkeys(ACTIVE, 0)
+    for state, count in session.execute(query):
+        counts[state] = count
+    return counts
