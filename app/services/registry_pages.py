@@ -1,0 +1,80 @@
+"""What the registry shows: pages of models, versions and moves, newest first, and their documents."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.db.tables import AliasRow, ModelRow, MoveRow, VersionRow
+from app.services.registry import find_alias
+
+
+def list_models(session: Session, after: str | None, limit: int) -> Sequence[ModelRow]:
+    """Models by name, those after `after`."""
+    query = select(ModelRow).order_by(ModelRow.name).limit(limit)
+    return session.scalars(query if after is None else query.where(ModelRow.name > after)).all()
+
+
+def list_versions(session: Session, model: ModelRow, before: int | None, limit: int) -> Sequence[VersionRow]:
+    """A model's versions, newest first, those before number `before`."""
+    query = select(VersionRow).filter_by(model_id=model.id).order_by(VersionRow.number.desc()).limit(limit)
+    return session.scalars(query if before is None else query.where(VersionRow.number < before)).all()
+
+
+def list_moves(session: Session, model: ModelRow, alias: str, before: int | None, limit: int) -> Sequence[MoveRow]:
+    """An alias' moves, newest first, those before `before`; also of an alias that was removed. Raises NotFound."""
+    query = select(MoveRow).filter_by(model_id=model.id, alias=alias).order_by(MoveRow.seq.desc()).limit(limit)
+    rows = session.scalars(query if before is None else query.where(MoveRow.seq < before)).all()
+    if not rows:
+        find_alias(session, model, alias)
+    return rows
+
+
+def model_documents(session: Session, models: Sequence[ModelRow]) -> list[dict[str, Any]]:
+    """Each model with how many versions it has and where its aliases point."""
+    ids = [model.id for model in models]
+    count = select(VersionRow.model_id, func.count()).where(VersionRow.model_id.in_(ids)).group_by(VersionRow.model_id)
+    counts = dict(session.execute(count).tuples().all())
+    aliases: dict[int, dict[str, int]] = {}
+    for alias in session.scalars(select(AliasRow).where(AliasRow.model_id.in_(ids)).order_by(AliasRow.name)):
+        aliases.setdefault(alias.model_id, {})[alias.name] = alias.version
+    return [
+        {
+            "name": model.name,
+            "versions": counts.get(model.id, 0),
+            "last_version": model.last_version,
+            "aliases": aliases.get(model.id, {}),
+            "created_at": model.created_at,
+        }
+        for model in models
+    ]
+
+
+def version_documents(session: Session, model: ModelRow, rows: Sequence[VersionRow]) -> list[dict[str, Any]]:
+    """Each version's record, with the aliases that point to it now."""
+    aliases: dict[int, list[str]] = {}
+    for alias in session.scalars(select(AliasRow).filter_by(model_id=model.id).order_by(AliasRow.name)):
+        aliases.setdefault(alias.version, []).append(alias.name)
+    same = (
+        "created_at",
+        "dataset",
+        "revision",
+        "data_digest",
+        "frequency",
+        "time_zone",
+        "config",
+        "metrics",
+        "baselines",
+    )
+    same += ("parameters", "size_bytes", "digest", "device", "train_seconds", "parent")
+    return [
+        {
+            "model": model.name,
+            "version": row.number,
+            "job": row.job_id,
+            "aliases": aliases.get(row.number, []),
+        }
+        | {name: getattr(row, name) for name in same}
+        for row in rows
+    ]
