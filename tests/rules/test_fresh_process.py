@@ -1,0 +1,43 @@
+"""An API process is light: neither torch nor pandas is ever loaded in it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CODE = """
+import sys
+from app.config import Settings
+from app.db.migrate import migrate
+from app.db.session import Database
+from app.main import create_app
+from fastapi.testclient import TestClient
+
+settings = Settings(data=sys.argv[1])
+database = Database(settings.url)
+migrate(database)
+database.close()
+with TestClient(create_app(settings)) as client:
+    for path in ("/healthz", "/readyz", "/v1/datasets", "/v1/system", "/openapi.json"):
+        answer = client.get(path)
+        assert answer.status_code == 200, (path, answer.status_code, answer.text)
+print(sorted({"torch", "pandas", "scipy", "matplotlib"} & set(sys.modules)))
+"""
+
+
+def test_a_served_process_holds_neither_torch_nor_pandas(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CODE, str(tmp_path / "data")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_the_core_front_door_is_free() -> None:
+    code = "import models, sys; print(sorted({'torch', 'onnxruntime', 'onnx'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,61 @@
+"""The migrations make exactly the tables that the code names, and every one of them can be taken back."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from sqlalchemy import inspect
+
+from app.config import Settings
+from app.db.migrate import drift, is_current, migrate
+from app.db.session import Database
+from app.db.tables import Base
+
+ROOT = Path(__file__).parents[2]
+
+
+def names(database: Database) -> set[str]:
+    return set(inspect(database.engine).get_table_names()) & set(Base.metadata.tables)
+
+
+def test_migrations_equal_tables(database: Database) -> None:
+    with database.engine.connect() as connection:
+        assert drift(connection) == []
+
+
+def test_down_to_nothing_and_up_again(database: Database) -> None:
+    assert names(database) == set(Base.metadata.tables)
+    migrate(database, "base")
+    assert names(database) == set()
+    assert not is_current(database)
+    migrate(database)
+    assert names(database) == set(Base.metadata.tables)
+    assert is_current(database)
+    with database.engine.connect() as connection:
+        assert drift(connection) == []
+
+
+def test_migrating_twice_changes_nothing(database: Database) -> None:
+    migrate(database)
+    assert is_current(database)
+
+
+def test_many_may_migrate_at_once(settings: Settings) -> None:
+    """Replicas that start together on an empty database: each waits its turn, and all find it done."""
+    emptied = Database(settings.url)
+    migrate(emptied, "base")
+    emptied.close()
+    code = (
+        "import sys; from app.db.session import Database; from app.db.migrate import migrate; "
+        "migrate(Database(sys.argv[1]))"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, settings.url], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for process in started:
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+    database = Database(settings.url)
+    assert is_current(database)
+    database.close()
