@@ -1,7 +1,7 @@
 """Jobs: a row is the truth about a piece of work, the engine behind it decides when a worker runs it.
 
-The engine (DBOS) is seen here and in `app.worker` only. Row and queue entry are one transaction. The engine's workflow id is
-`{job}:{n}`: a retry, or a repair, takes the next `n`.
+The engine (DBOS) is seen here and in `app.worker` only. Row and queue entry are one transaction. The engine's workflow
+id is `{job}:{n}`: a retry, or a repair, takes the next `n`.
 """
 
 import datetime as dt
@@ -242,7 +242,7 @@ def workers(session: Session) -> list[dict[str, Any]]:
 def queue_counts(session: Session) -> dict[str, int]:
     """How many jobs are pending and running."""
     query = select(JobRow.state, func.count()).where(JobRow.state.in_(ACTIVE)).group_by(JobRow.state)
-    counts = dict.fromkeys(ACTIVE, 0)
+    counts: dict[str, int] = dict.fromkeys(ACTIVE, 0)
     for state, count in session.execute(query):
         counts[state] = count
     return counts

@@ -1,0 +1,212 @@
+"""Attempts: the worker's side of a job. Starting an attempt counts `attempt` up, and every later write names its
+attempt and finds the row running, or changes nothing: a worker thought dead cannot disturb the one that took over.
+
+Every function below takes a write session of any workspace (`EVERY_WORKSPACE`) and changes the job's row before it adds
+events, which keeps `seq` in order.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, select, update
+from sqlalchemy.orm import Session
+
+from app.config import Settings
+from app.db.session import Database
+from app.db.tables import JobRow, utc_now
+from app.errors import AppError
+from app.services.jobs import ACTIVE, Engine, append_event
+
+MAX_TRIES = 5  # attempts in a row that end without a new checkpoint
+
+
+class Fenced(Exception):
+    """The job is no longer this attempt's: cancelled, or taken over. Nothing was written; the attempt has to stop."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a job, as the function that does the work sees it. `on_progress` takes a `models.Progress`."""
+
+    database: Database
+    settings: Settings
+    job: str
+    number: int
+    kind: str
+    workspace: str
+    spec: Mapping[str, Any]
+    device: str
+    on_progress: Callable[[Any], None] = lambda _: None
+    should_stop: Callable[[], bool] = lambda: False
+
+    @property
+    def name(self) -> str:
+        """Names the version folder this attempt may publish."""
+        return f"{self.job}-{self.number}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where an attempt is: the row's `progress` and `metrics`, the step of its newest checkpoint; with or without events."""
+
+    progress: dict[str, Any]
+    metrics: dict[str, Any]
+    checkpoint: int
+    as_events: bool
+    new_metrics: bool = False
+
+
+def begin(session: Session, job_id: str, enqueued: int, worker: str, device: str) -> int | None:
+    """Take the job for a new attempt and return its number; None when there is nothing to do: the job has ended, this
+    queueing is not its latest, or it has used up its tries (then it fails here)."""
+    row = session.execute(
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.enqueued == enqueued, JobRow.state.in_(ACTIVE))
+        .values(
+            state="running",
+            attempt=JobRow.attempt + 1,
+            tries=JobRow.tries + 1,
+            worker=worker,
+            device=device,
+            started_at=case((JobRow.started_at.is_(None), utc_now()), else_=JobRow.started_at),
+        )
+        .returning(JobRow.attempt, JobRow.tries)
+    ).first()
+    if row is None:
+        return None
+    number, tries = row
+    if tries > MAX_TRIES:
+        fail(session, job_id, number, _worn_out("The worker was lost each time."))
+        return None
+    _log(session, job_id, "info", f"attempt {number} on {device}")
+    return number
+
+
+def load(session: Session, job_id: str, number: int) -> JobRow:
+    """The job of this attempt. Raises Fenced when it is no longer this attempt's."""
+    job = session.scalar(select(JobRow).where(*_fence(job_id, number)))
+    if job is None:
+        raise Fenced(f"{job_id} attempt {number}")
+    return job
+
+
+def restart(session: Session, job_id: str, number: int) -> None:
+    """Note that no checkpoint was found here: those of other machines or a lost folder do not count. Raises Fenced."""
+    _write(session, job_id, number, checkpoint_step=0)
+
+
+def report(session: Session, job_id: str, number: int, what: Report) -> int:
+    """Write where the attempt is; returns the newest event's `seq` (0: none added). A new checkpoint forgives the tries
+    before it. Raises Fenced."""
+    newer = JobRow.checkpoint_step < what.checkpoint
+    values: dict[str, Any] = {
+        "progress": what.progress,
+        "checkpoint_step": case((newer, what.checkpoint), else_=JobRow.checkpoint_step),
+        "tries": case((newer, 0), else_=JobRow.tries),
+    }
+    if what.new_metrics:
+        values["metrics"] = what.metrics
+    _write(session, job_id, number, **values)
+    seq = 0
+    if what.as_events:
+        seq = append_event(session, job_id, "progress", what.progress)
+        if what.new_metrics:
+            seq = append_event(session, job_id, "metric", {"step": what.progress["step"], **what.metrics}) or seq
+    return seq
+
+
+def log(session: Session, job_id: str, number: int, message: str) -> None:
+    """Add a line to the job's events. Raises Fenced."""
+    _write(session, job_id, number, attempt=JobRow.attempt)
+    _log(session, job_id, "info", message)
+
+
+def finish(session: Session, job_id: str, number: int, result: dict[str, Any]) -> None:
+    """End the job well. Raises Fenced; the caller's other writes in this transaction then fall with it."""
+    at = load(session, job_id, number).progress or {"step": 0}
+    progress = {"step": at["step"], "total": at["step"], "fraction": 1.0, "eta_s": 0.0, "message": "done"}
+    _write(session, job_id, number, state="succeeded", result=result, progress=progress, finished_at=utc_now())
+    append_event(session, job_id, "done", {"state": "succeeded", "result": result})
+
+
+def fail(session: Session, job_id: str, number: int, error: AppError) -> None:
+    """End the job badly, with the problem document of `error`. Raises Fenced."""
+    document = error.document(job_id)
+    _write(session, job_id, number, state="failed", error=document, finished_at=utc_now())
+    append_event(session, job_id, "done", {"state": "failed", "error": document})
+
+
+def hand_back(session: Session, job_id: str, number: int) -> None:
+    """Return the job to the queue because its worker goes away; this attempt does not count as a try. Raises Fenced."""
+    tries = case((JobRow.tries > 0, JobRow.tries - 1), else_=0)
+    _write(session, job_id, number, state="pending", tries=tries, worker=None, device=None)
+    _log(session, job_id, "info", f"attempt {number} handed back: the worker stops")
+
+
+def lose(session: Session, job_id: str, number: int, reason: str) -> bool:
+    """Note that the attempt's process ended without a word. True when another attempt may follow; when the tries are
+    used up the job fails with the reason. False also when the job is no longer this attempt's."""
+    try:
+        _write(session, job_id, number, attempt=JobRow.attempt)
+    except Fenced:
+        return False
+    _log(session, job_id, "warning", f"attempt {number} ended early: {reason}")
+    if load(session, job_id, number).tries >= MAX_TRIES:
+        fail(session, job_id, number, _worn_out(f"The last one: {reason}."))
+        return False
+    return True
+
+
+def strays(session: Session, running: Mapping[str, int]) -> list[str]:
+    """Which of these attempts (job -> number) no longer hold their job: cancelled or taken over."""
+    if not running:
+        return []
+    query = select(JobRow.id, JobRow.attempt).where(JobRow.id.in_(running), JobRow.state == "running")
+    held = dict(session.execute(query).tuples().all())
+    return [job_id for job_id, number in running.items() if held.get(job_id) != number]
+
+
+def active(session: Session, before: dt.datetime) -> dict[str, int]:
+    """Jobs that the rows say are pending or running, created before this time: id -> number of the latest queueing."""
+    query = select(JobRow.id, JobRow.enqueued).where(JobRow.state.in_(ACTIVE), JobRow.created_at < before)
+    return dict(session.execute(query).tuples().all())
+
+
+def requeue(session: Session, engine: Engine, job_id: str, enqueued: int) -> bool:
+    """Queue a job again that the engine has dropped while its row says otherwise. False when the row has moved on."""
+    changed = session.execute(
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.enqueued == enqueued, JobRow.state.in_(ACTIVE))
+        .values(state="pending", enqueued=enqueued + 1, worker=None, device=None)
+        .returning(JobRow.id)
+    ).first()
+    if changed is None:
+        return False
+    session.expire_all()
+    _log(session, job_id, "warning", "the queue had lost this job; queued again")
+    engine.enqueue(session, session.scalars(select(JobRow).where(JobRow.id == job_id)).one())
+    return True
+
+
+def _fence(job_id: str, number: int) -> tuple[ColumnElement[bool], ...]:
+    return JobRow.id == job_id, JobRow.attempt == number, JobRow.state == "running"
+
+
+def _write(session: Session, job_id: str, number: int, **values: Any) -> None:
+    statement = update(JobRow).where(*_fence(job_id, number)).values(**values).returning(JobRow.id)
+    if session.execute(statement).first() is None:
+        raise Fenced(f"{job_id} attempt {number}")
+    session.expire_all()
+
+
+def _log(session: Session, job_id: str, level: str, message: str) -> None:
+    append_event(session, job_id, "log", {"level": level, "message": message})
+
+
+def _worn_out(reason: str) -> AppError:
+    return AppError(
+        f"{MAX_TRIES} attempts in a row ended without a new checkpoint. {reason} Retry the job once the cause is gone.",
+        code="attempts-exhausted",
+    )
