@@ -78,3 +78,15 @@ def version_documents(session: Session, model: ModelRow, rows: Sequence[VersionR
         | {name: getattr(row, name) for name in same}
         for row in rows
     ]
+
+
+def move_document(move: MoveRow) -> dict[str, Any]:
+    """One move of an alias as it is shown."""
+    return {
+        "from": move.from_version,
+        "to": move.to_version,
+        "actor": move.actor,
+        "reason": move.reason,
+        "at": move.created_at,
+        "gate": move.gate,
+    }
