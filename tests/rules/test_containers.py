@@ -37,13 +37,13 @@ def services() -> dict[str, Any]:
 
 
 def test_compose_file_keeps_to_the_specification() -> None:
-    parsed = PyCompose.from_yaml(filled(FILLED)).to_dict()
+    parsed = PyCompose.from_dict(yaml.safe_load(filled(FILLED))).to_dict()
     assert set(parsed["services"]) == {"db", "migrate", "api", "worker", "worker-gpu"}
 
 
 def test_the_parser_would_complain() -> None:
     with pytest.raises(ValueError, match="read_onli"):
-        PyCompose.from_yaml(filled(FILLED).replace("read_only:", "read_onli:"))
+        PyCompose.from_dict(yaml.safe_load(filled(FILLED).replace("read_only:", "read_onli:")))
 
 
 @pytest.mark.parametrize("missing", sorted(FILLED))
