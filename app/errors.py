@@ -23,7 +23,7 @@ class Complaint:
 
 
 class AppError(Exception):
-    """A refusal the client can act on. `code` names the kind in `type`; `detail` says what was expected, got and where."""
+    """A refusal the client can act on. `code` names its kind, `detail` says what was expected, what came and where."""
 
     status = 500
     code = "internal-error"
@@ -100,3 +100,112 @@ class QueueFull(AppError):
 
 class Unavailable(AppError):
     status, code, title = 503, "unavailable", "The server is not ready for this"
+
+
+# ---------------------------------------------------------------- what /docs/errors says
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A code that a problem's `type` can end with: its status, what it means, and what to do."""
+
+    status: int
+    meaning: str
+    next_step: str
+
+
+CODES = {
+    "unauthorized": Kind(
+        401,
+        "The server asks for an API key, and the request had none or another one.",
+        "Send the key as `Authorization: Bearer <key>` or as `x-api-key: <key>`.",
+    ),
+    "not-found": Kind(
+        404,
+        "The path, or the dataset, series, job, model, version or alias it names, does not exist.",
+        "Check the name's spelling and case; list what there is with a GET one level up.",
+    ),
+    "method-not-allowed": Kind(
+        405, "The path exists, but not for this method.", "Use one of the methods in the `Allow` header."
+    ),
+    "not-acceptable": Kind(
+        406,
+        "The answer cannot be written in any of the media types the request accepts.",
+        "Ask for one of those named in `detail`, or leave `Accept` out.",
+    ),
+    "conflict": Kind(
+        409,
+        "The request is sound, but the present state does not allow it.",
+        "Read `detail`, look at the thing's state, and change that first.",
+    ),
+    "version-in-use": Kind(
+        409, "An alias still points to the version.", "Move or remove the alias, then delete the version."
+    ),
+    "precondition-failed": Kind(
+        412,
+        "Somebody changed it after it was read: `If-Match` names an older state.",
+        "Read it again, decide again, and send its new `ETag`.",
+    ),
+    "too-large": Kind(
+        413,
+        "The body, or what it unpacks to, is larger than this server accepts.",
+        "Send it in parts, or raise the limit named in `detail` in the server's settings.",
+    ),
+    "unsupported-media-type": Kind(
+        415,
+        "The body's media type or encoding is not read here.",
+        "Set `Content-Type` (and `Content-Encoding`) to one of those named in `detail`.",
+    ),
+    "invalid": Kind(
+        422,
+        "The request could be read but not understood: a field, a parameter or a value is not as expected.",
+        "Each entry of `errors` says where, what was wrong, and usually a way out.",
+    ),
+    "invalid-file": Kind(
+        422,
+        "The uploaded file could not be understood. Nothing of it was stored.",
+        "Each entry of `errors` names a row and a column; mend them and send the whole file again.",
+    ),
+    "unreadable-body": Kind(
+        422, "The body ends early, or is not in the form its media type says.", "Check how the body is made and sent."
+    ),
+    "idempotency-key-reused": Kind(
+        422,
+        "The `Idempotency-Key` was used before for a different request.",
+        "Send a new key with a new request; the same key only to repeat one.",
+    ),
+    "unfit-data": Kind(
+        422,
+        "A job found that the data do not allow what it was asked: too short, or without values.",
+        "Read `detail`; add data, or ask for a shorter horizon or context.",
+    ),
+    "queue-full": Kind(
+        429, "As many jobs are waiting as this server lets wait.", "Wait for `Retry-After`, then try again."
+    ),
+    "internal-error": Kind(
+        500,
+        "Something went wrong that nobody foresaw. Nothing was changed.",
+        "Try again; if it stays, report it with the log line of the request's id.",
+    ),
+    "attempts-exhausted": Kind(
+        500,
+        "A job's attempts kept ending without progress, as when its worker is killed each time.",
+        "Look at the worker's log and memory, then retry the job.",
+    ),
+    "job-crashed": Kind(
+        500, "A job ended with an error nobody foresaw.", "Look at the worker's log; report it with the job's id."
+    ),
+    "unavailable": Kind(
+        503, "The server cannot do this right now.", "Try again after `Retry-After`; see /readyz for what is missing."
+    ),
+    "not-ready": Kind(
+        503,
+        "The database does not answer, its tables are old, or the model store cannot be written.",
+        "`errors` names which; each has a hint.",
+    ),
+    "artifact-damaged": Kind(
+        503,
+        "The files of a stored version are not the ones that were published.",
+        "Restore the version's folder from a backup, or move the alias to another version.",
+    ),
+}

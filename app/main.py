@@ -1,19 +1,97 @@
 """create_app: the ASGI application, from settings alone."""
 
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import APIRoute
 
 from app.api import backtests, datasets, forecasts, jobs, registry, system
 from app.config import Settings
 from app.db.session import Database
+from app.http.docs import install_docs
+from app.http.idempotency import tidy
+from app.http.keys import Keys
+from app.http.limits import BodyLimit
+from app.http.openapi import install_openapi
 from app.http.problems import install_problems
+from app.http.requests import Requests
+from app.services.jobs import Engine
+
+log = logging.getLogger("gatecast")
+
+LEFTOVER_S = 6 * 3600.0  # a file in the spool that nobody has written to for so long belongs to a request that died
+TIDY_EVERY_S = 3600.0
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The application over one database and one data folder. Opens no connection and starts no thread of its own."""
-    app = FastAPI(title="Gatecast")
+    app = FastAPI(
+        title="Gatecast",
+        version=system.VERSION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
+        generate_unique_id_function=_operation_id,
+    )
     app.state.settings = settings
     app.state.database = Database(settings.url)
+    app.state.engine = Engine(settings.url)
     install_problems(app)
-    for module in (system, datasets, jobs, registry, forecasts, backtests):
+    install_openapi(app)
+    install_docs(app)
+    for module in (datasets, jobs, registry, forecasts, backtests, system):
         app.include_router(module.router)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(Keys, settings=settings)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["ETag", "Link", "Location", "Retry-After", "Server-Timing", "X-Request-Id"],
+            max_age=600,
+        )
+    app.add_middleware(Requests, root_path=settings.root_path)
     return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    settings: Settings = app.state.settings
+    for folder in (settings.store, settings.spool, settings.checkpoints):
+        folder.mkdir(parents=True, exist_ok=True)
+    sweep_spool(settings, time.time())
+    tidying = asyncio.create_task(_tidy_every_hour(app))
+    yield
+    tidying.cancel()
+    app.state.engine.close()
+    app.state.database.close()
+
+
+async def _tidy_every_hour(app: FastAPI) -> None:
+    while True:
+        await asyncio.sleep(TIDY_EVERY_S)
+        await asyncio.to_thread(sweep_spool, app.state.settings, time.time())
+        await asyncio.to_thread(tidy, app.state.database)
+
+
+def sweep_spool(settings: Settings, now: float) -> None:
+    """Drop the spooled bodies of requests that died; a request that is alive writes to its own."""
+    for file in settings.spool.iterdir():
+        try:
+            if now - file.stat().st_mtime >= LEFTOVER_S:
+                file.unlink()
+                log.info("dropped %s from the spool: the request that wrote it is gone", file.name)
+        except OSError:  # another process was quicker, or it is a folder of a parser at work
+            continue

@@ -1,17 +1,23 @@
 """Every refusal leaves as a problem document (RFC 9457), FastAPI's own 404, 405 and 422 too."""
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
+from starlette.types import Scope
 
 from app import errors
 from app.errors import AppError
 from app.http.complaints import complaints_of
+
+log = logging.getLogger("gatecast.http")
 
 MEDIA_TYPE = "application/problem+json"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -33,15 +39,22 @@ def _documented(status: int) -> dict[str, Any]:
     return {"description": f"{kind.title} (`{kind.code}`).", "content": {MEDIA_TYPE: schema}}
 
 
-def problem_response(error: AppError, instance: str | None = None) -> Response:
-    """The answer that says why not. `instance` is the request's id."""
-    return Response(
-        orjson.dumps(error.document(instance)), status_code=error.status, headers=error.headers, media_type=MEDIA_TYPE
-    )
+def problem_response(error: AppError, scope: Scope) -> Response:
+    """The answer that says why not, in the request of this ASGI scope."""
+    said = error.document(scope.get("state", {}).get("request_id"))
+    said["type"] = scope.get("root_path", "") + said["type"]
+    return Response(orjson.dumps(said), status_code=error.status, headers=error.headers, media_type=MEDIA_TYPE)
 
 
-def request_id(request: Request) -> str | None:
-    return getattr(request.state, "request_id", None)
+def invalid(request: Request, error: RequestValidationError) -> AppError:
+    """The refusal of a request that does not fit its route: 415 when its body was not even sent as JSON, else 422."""
+    media = request.headers.get("content-type", "")
+    if isinstance(error.body, bytes):
+        sent = media.partition(";")[0].strip() or "no Content-Type"
+        return errors.UnsupportedMedia(f"Content-Type: expected application/json, got {sent[:80]}.")
+    found = complaints_of(error.errors(), error.body)
+    where = f" at {found[0].pointer}" if found[0].pointer else ""
+    return errors.Invalid(f"{found[0].message}{where}.", errors=found)
 
 
 def refusal_of(error: HTTPException, request: Request) -> AppError:
@@ -77,17 +90,21 @@ def install_problems(app: FastAPI) -> None:
 
     @app.exception_handler(AppError)
     async def _refuse(request: Request, error: AppError) -> Response:
-        return problem_response(error, request_id(request))
+        return problem_response(error, request.scope)
 
     @app.exception_handler(RequestValidationError)
     async def _refuse_validation(request: Request, error: RequestValidationError) -> Response:
-        found = complaints_of(error.errors(), error.body)
-        first = found[0]
-        where = f" at {first.pointer}" if first.pointer else ""
-        return problem_response(errors.Invalid(f"{first.message}{where}.", errors=found), request_id(request))
+        return problem_response(invalid(request, error), request.scope)
 
     @app.exception_handler(HTTPException)
     async def _refuse_http(request: Request, error: HTTPException) -> Response:
         if error.status_code < 400:
             return Response(status_code=error.status_code, headers=error.headers)
-        return problem_response(refusal_of(error, request), request_id(request))
+        return problem_response(refusal_of(error, request), request.scope)
+
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(PoolTimeout)
+    async def _refuse_for_now(request: Request, error: Exception) -> Response:
+        log.error("the database does not answer", exc_info=error)
+        busy = errors.Unavailable("The database does not answer; nothing was changed.", headers={"Retry-After": "2"})
+        return problem_response(busy, request.scope)

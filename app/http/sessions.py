@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.db.session import Database
+from app.services.jobs import Engine
 
 
 def settings(request: Request) -> Settings:
@@ -21,6 +22,10 @@ def settings(request: Request) -> Settings:
 
 def database(request: Request) -> Database:
     return request.app.state.database
+
+
+def engine(request: Request) -> Engine:
+    return request.app.state.engine
 
 
 def workspace(_request: Request) -> str:
@@ -45,4 +50,5 @@ def _write_session(request: Request) -> Iterator[Session]:
 
 ReadSession = Annotated[Session, Depends(_read_session, scope="function")]
 WriteSession = Annotated[Session, Depends(_write_session, scope="function")]
+JobEngine = Annotated[Engine, Depends(engine)]
 AppSettings = Annotated[Settings, Depends(settings)]
