@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from models.backtest import backtest
     from models.calendar import Calendar, Frequency
-    from models.config import BacktestPlan, BacktestResult, Progress, Run, TrainConfig, TrainResult
+    from models.config import BacktestPlan, BacktestResult, Progress, Run, Stopped, TrainConfig, TrainResult
     from models.device import devices
     from models.inference import OpenArtifact, open_artifact
     from models.series import Forecast, Note, Series
-    from models.training import Stopped, train
+    from models.training import train
 
 _HOME = {
     "backtest": "backtest",
@@ -29,7 +29,7 @@ _HOME = {
     "Forecast": "series",
     "Note": "series",
     "Series": "series",
-    "Stopped": "training",
+    "Stopped": "config",
     "train": "training",
 }
 

@@ -102,6 +102,10 @@ class Progress:
     checkpoint: int = 0  # step of the newest checkpoint on disk
 
 
+class Stopped(Exception):
+    """The caller asked to stop. Training leaves a checkpoint in the run's folder that the next attempt goes on from."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One training run's surroundings. `folder` holds its checkpoints and, at the end, `artifact/`; a folder with a

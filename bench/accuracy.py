@@ -1,0 +1,174 @@
+"""Train one data set through the core, forecast its test part, and score it as the M4 competition does.
+
+    python bench/accuracy.py FOLDER [--preset fast] [--set name=value ...] [--seeds 1] [--out forecasts.csv] [--threads 2]
+
+FOLDER holds train.parquet or train.csv, test.csv (unique_id, ds, y) and meta.json (freq, horizon, season_length). Printed, for
+the forecaster and for seasonal naive: sMAPE, MASE, OWA (both over Naive2's), wQL (nine deciles), coverage of the 80 % interval,
+and the CPU seconds of training. The test part is only scored; everything is chosen on held-out steps of the training part.
+"""
+
+import argparse
+import json
+import resource
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from models import Calendar, Run, Series, TrainConfig, open_artifact, train
+from models.baselines import baseline_quantiles, seasonal_naive
+from models.metrics import DECILES, coverage, mase, mean_over, naive_scale, smape, wql
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set: `train` as series, `truth` (series, horizon) aligned with them."""
+
+    meta: dict[str, Any]
+    calendar: Calendar
+    train: list[Series]
+    truth: np.ndarray
+    test: pd.DataFrame
+
+
+def read(folder: Path) -> DataSet:
+    """The data set in `folder`."""
+    meta = json.loads((folder / "meta.json").read_text())
+    calendar = Calendar.of(meta["freq"])
+    frames = {}
+    for part in ("train", "test"):
+        path = folder / f"{part}.parquet"
+        frame = pd.read_parquet(path) if path.exists() else pd.read_csv(folder / f"{part}.csv")
+        frame["unique_id"] = frame["unique_id"].astype(str)
+        times = pd.to_datetime(frame["ds"]).astype("datetime64[us]").astype("int64").to_numpy()
+        frame["step"], frame["phase"] = calendar.locate(times)
+        frames[part] = frame.sort_values(["unique_id", "step"], kind="stable")
+    truths = {key: rows["y"].to_numpy(float) for key, rows in frames["test"].groupby("unique_id")}
+    series = []
+    for key, rows in frames["train"].groupby("unique_id"):
+        steps = rows["step"].to_numpy()
+        target = np.full(int(steps[-1] - steps[0]) + 1, np.nan)
+        target[steps - steps[0]] = rows["y"].to_numpy(float)
+        series.append(Series(str(key), target, int(steps[0]), int(rows["phase"].iloc[-1])))
+    truth = np.stack([truths[one.key] for one in series])
+    return DataSet(meta, calendar, series, truth, frames["test"])
+
+
+def seasonal(values: np.ndarray, season: int) -> bool:
+    """The M4 competition's 90 % test of the autocorrelation at the season's lag."""
+    if season <= 1 or len(values) < 3 * season:
+        return False
+    centred = values - values.mean()
+    power = (centred**2).sum()
+    if power == 0:
+        return False
+    lags = np.array([(centred[lag:] * centred[:-lag]).sum() for lag in range(1, season + 1)]) / power
+    limit = 1.645 * np.sqrt((1 + 2 * (lags[:-1] ** 2).sum()) / len(values))
+    return bool(abs(lags[-1]) > limit)
+
+
+def naive2(values: np.ndarray, season: int, horizon: int) -> np.ndarray:
+    """The M4 competition's Naive2: the last value of the series without its multiplicative season, and the season back on."""
+    plain = np.repeat(values[-1], horizon)
+    if not seasonal(values, season):
+        return plain
+    kernel = np.ones(season) / season if season % 2 else np.r_[0.5, np.ones(season - 1), 0.5] / season
+    half = len(kernel) // 2
+    ratio = np.full(len(values), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio[half:-half] = values[half:-half] / np.convolve(values, kernel, "valid")
+        index = np.array([np.nanmean(ratio[place::season]) for place in range(season)])
+        index /= index.mean()
+        ahead = np.arange(len(values), len(values) + horizon)
+        found = values[-1] / index[(len(values) - 1) % season] * index[ahead % season]
+    return found if np.isfinite(found).all() else plain
+
+
+def filled(values: np.ndarray) -> np.ndarray:
+    return pd.Series(values).ffill().bfill().to_numpy()
+
+
+def score(data: DataSet, quantiles: np.ndarray) -> dict[str, float]:
+    """Scores of decile forecasts (series, horizon, 9)."""
+    season = max(1, int(data.meta["season_length"]))
+    scales = np.array([naive_scale(one.target, season) for one in data.train])
+    point = quantiles[..., 4]
+    reference = np.stack([naive2(filled(one.target), season, data.truth.shape[1]) for one in data.train])
+    ours = [float(mean_over(smape(data.truth, point, 1))), float(mean_over(mase(data.truth, point, scales, 1)))]
+    theirs = [
+        float(mean_over(smape(data.truth, reference, 1))),
+        float(mean_over(mase(data.truth, reference, scales, 1))),
+    ]
+    return {
+        "sMAPE": ours[0],
+        "MASE": ours[1],
+        "OWA": (ours[0] / theirs[0] + ours[1] / theirs[1]) / 2,
+        "wQL": wql(data.truth, quantiles, DECILES),
+        "cov80": float(coverage(data.truth, quantiles[..., 0], quantiles[..., 8])),
+    }
+
+
+def baseline(data: DataSet) -> np.ndarray:
+    """Seasonal naive's deciles."""
+    season = max(1, int(data.meta["season_length"]))
+    rows = [baseline_quantiles(one.target[None], season, data.truth.shape[1], DECILES)[0] for one in data.train]
+    assert np.isfinite(seasonal_naive(data.train[0].target[None], season, 1)).all()
+    return np.stack(rows)
+
+
+def settings(pairs: list[str]) -> dict[str, Any]:
+    found = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def show(name: str, scores: dict[str, float]) -> None:
+    print(f"{name:28s}" + "".join(f" {key} {value:8.4f}" for key, value in scores.items()), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--preset", default="fast")
+    parser.add_argument("--set", nargs="*", default=[], help="fields of TrainConfig, name=value")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    data = read(asked.folder)
+    show("seasonal naive", score(data, baseline(data)))
+    for seed in range(asked.seeds):
+        config = TrainConfig(preset=asked.preset, seed=seed, **{"horizon": data.truth.shape[1], **settings(asked.set)})
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        with tempfile.TemporaryDirectory() as folder:
+            result = train(data.train, data.calendar, config, Run(Path(folder)))
+            after = resource.getrusage(resource.RUSAGE_SELF)
+            forecast = open_artifact(result.artifact).forecast(data.train, data.truth.shape[1], DECILES)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        if seed == 0:
+            print("\n".join(f"  {reason}" for reason in result.reasons))
+        own, other = result.metrics, result.baselines["seasonal_naive"]
+        show(f"seed {seed}, {cpu:.1f} CPU s", score(data, forecast.quantiles))
+        print(
+            f"  held out: MASE {own.get('mase', np.nan):.4f} (seasonal naive {other.get('mase', np.nan):.4f}),"
+            f" wQL {own.get('wql', np.nan):.4f} ({other.get('wql', np.nan):.4f}), cov80 {own.get('coverage_80', np.nan):.3f};"
+            f" {result.parameters} parameters, {result.seconds:.1f} s, peak {after.ru_maxrss / 1024:.0f} MB",
+            flush=True,
+        )
+        if asked.out:
+            deciles = {f"q{level:g}": forecast.quantiles[..., place].ravel() for place, level in enumerate(DECILES)}
+            data.test[["unique_id", "ds"]].assign(**deciles).to_csv(asked.out, index=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Writes a version's folder: weights, graph, manifest. The graph is compared with torch before the folder counts."""
+
+import hashlib
+import io
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from safetensors.torch import load, save
+
+from models.calendar import Calendar
+from models.config import TrainConfig
+from models.forecaster import Forecaster
+from models.inference import FORMAT, GRAPH, MANIFEST, WEIGHTS, read_checked, read_manifest
+
+LIBRARIES = ("gatecast", "torch", "onnx", "onnxruntime", "safetensors", "numpy")
+BATCHES = (1, 5, 33)
+TOLERANCE = 1e-4  # largest difference between graph and torch, in the window's scale
+
+
+def write_artifact(folder: Path, forecaster: Forecaster, windows: torch.Tensor, facts: Mapping[str, Any]) -> None:
+    """Write `weights.safetensors`, `forward.onnx` and `manifest.json` into `folder`, made if it is not there.
+
+    `windows` (window, context) float64, NaN = missing, are real ones to compare torch and the graph on. `facts` are the
+    manifest's own entries. Raises ValueError when no exporter's graph agrees with torch.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    forecaster = forecaster.to("cpu").eval()
+    weights = save({name: value.contiguous() for name, value in forecaster.state_dict().items()})
+    graph = export(forecaster, windows.cpu())
+    files = {}
+    for name, content in ((WEIGHTS, weights), (GRAPH, graph)):
+        write_file(folder / name, content)
+        files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    manifest = {
+        "format": FORMAT,
+        "config": forecaster.config.document(),
+        "network": {
+            "periods": list(forecaster.periods),
+            "parameters": sum(p.numel() for p in forecaster.parameters()),
+        },
+        "files": files,
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        **facts,
+    }
+    write_manifest(folder, manifest)
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write or replace the manifest. Raises ValueError on a value JSON has no word for, NaN among them."""
+    text = json.dumps(manifest, indent=1, allow_nan=False, ensure_ascii=False)
+    write_file(folder / MANIFEST, text.encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file so that its name only ever means whole content: fsynced beside it, then renamed."""
+    beside = path.with_name(path.name + ".part")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def calendar_facts(calendar: Calendar) -> dict[str, str]:
+    """The calendar as the manifest holds it."""
+    return {"frequency": calendar.frequency.name, "time_zone": calendar.time_zone}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def load_forecaster(folder: Path) -> Forecaster:
+    """The torch module of an artifact, on the CPU. Raises ValueError when the folder is not a whole artifact of this format."""
+    manifest = read_manifest(folder)
+    weights = load(read_checked(folder, WEIGHTS, manifest))
+    forecaster = Forecaster(TrainConfig.parse(manifest["config"]), tuple(manifest["network"]["periods"]))
+    try:
+        forecaster.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{folder / WEIGHTS}: expected the weights of the manifest's config, got {error}") from error
+    return forecaster.eval()
+
+
+def export(forecaster: Forecaster, windows: torch.Tensor) -> bytes:
+    """The forecaster as an ONNX graph that takes any number of windows. torch's quick exporter (0.1 s) is tried first; it
+    bakes the batch size into some graphs, so where its graph fails the comparison the slow one (seconds) is."""
+    findings: list[str] = []
+    for slow in (False, True):
+        graph = _export(forecaster, slow)
+        worst = compare(forecaster, graph, windows)
+        if worst <= TOLERANCE:
+            return graph
+        findings.append(f"{worst:.3g}")
+    raise ValueError(f"forward.onnx: expected to agree with torch within {TOLERANCE:g}, got {' and '.join(findings)}")
+
+
+def _export(forecaster: Forecaster, slow: bool) -> bytes:
+    context = forecaster.config.context or 1
+    example = (torch.randn(3, context, dtype=torch.float64), torch.ones(3, context))
+    target = io.BytesIO()
+    names: dict[str, Any] = {"input_names": ["context", "mask"], "output_names": ["quantiles"]}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # both exporters announce each other's merits
+        if slow:
+            axes = {"context": {0: "batch"}, "mask": {0: "batch"}}
+            torch.onnx.export(forecaster, example, target, dynamo=True, dynamic_shapes=axes, verbose=False, **names)
+        else:
+            axes = {name: {0: "batch"} for name in ("context", "mask", "quantiles")}
+            torch.onnx.export(forecaster, example, target, dynamo=False, dynamic_axes=axes, **names)
+    return target.getvalue()
+
+
+def compare(forecaster: Forecaster, graph: bytes, windows: torch.Tensor) -> float:
+    """The largest difference between the graph and torch over `windows` (window, context), NaN = missing, at batches of 1, 5
+    and 33, in each window's scale; infinite where the graph cannot be run."""
+    try:
+        session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        return max(_difference(forecaster, session, windows, size) for size in BATCHES)
+    except Exception as error:  # noqa: BLE001
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        return float("inf")
+
+
+def _difference(forecaster: Forecaster, session: Any, windows: torch.Tensor, size: int) -> float:
+    rows = windows[torch.arange(size) % len(windows)]
+    mask = (~rows.isnan()).float()
+    context = rows.nan_to_num(0.0)
+    with torch.no_grad():
+        expected = forecaster(context, mask)
+        scale = forecaster.prepare(context, mask).scale[..., None]
+    found = session.run(None, {"context": context.numpy(), "mask": mask.numpy()})[0]
+    if found.shape != tuple(expected.shape) or not np.isfinite(found).all():
+        return float("inf")
+    return float(((torch.from_numpy(found) - expected).abs() / scale).max())

@@ -1,0 +1,146 @@
+"""What the training loop is given: the series on the device, batches of windows by one gather, the loss, the held-out score."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.config import TrainConfig
+from models.forecaster import Forecaster, Prepared
+from models.metrics import naive_scale
+from models.windows import Panel, Sampler
+
+Ints = NDArray[np.int64]
+LOOKED_AT = 4096  # held-out windows scored at each look, at most
+EXTREME = 1e4  # scaled targets are held within: the loss's gradient has only their sign
+HEAVY = 20.0  # the largest weight of a window over the usual one
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows on the device: what the network gets, and the scaled target (batch, horizon) with its mask and each window's
+    weight (batch, 1), all float32."""
+
+    ready: Prepared
+    target: Tensor
+    known: Tensor
+    weight: Tensor
+
+
+class Course:
+    """One course of training over a panel: everything that stays as it is while the weights move.
+
+    The first `limits` (series,) steps of each series may be learned from; those from there to `until` (series,) are held
+    out. On MPS, which knows no float64, windows are prepared on the CPU.
+    """
+
+    def __init__(self, forecaster: Forecaster, panel: Panel, limits: Ints, until: Ints, device: torch.device) -> None:
+        config = forecaster.config
+        self.config, self.panel, self.limits, self.until, self.device = config, panel, limits, until, device
+        self.forecaster = forecaster.to(device)
+        self.store = torch.device("cpu") if device.type == "mps" else device
+        self.values = torch.from_numpy(panel.values).to(self.store)
+        self.present = torch.from_numpy(panel.present).to(self.store)
+        self.steps = torch.arange(-_of(config.context), _of(config.horizon), device=self.store)
+        self.levels = torch.tensor(config.quantiles, device=device)
+        sizes = (_of(config.context), _of(config.horizon), _of(config.season), config.aligned or 0.0)
+        self.sampler = Sampler.of(panel, limits, sizes)
+        self.scales, sizes_of = series_sizes(panel, limits, _of(config.season))
+        self.weights = torch.from_numpy(_weights(self.scales, sizes_of)).to(self.store)
+
+    def batch(self, which: Ints, ends: Ints, limits: Ints) -> Batch:
+        """The windows `which` and `ends` (window,), with targets known only before each series' `limits` (series,)."""
+        cells = torch.from_numpy(self.panel.firsts[which] + ends).to(self.store)[:, None] + self.steps
+        values, present = self.values[cells], self.present[cells]
+        context = _of(self.config.context)
+        left = torch.from_numpy(limits[which] - ends).to(self.store)
+        known = present[:, context:] & (self.steps[context:] < left[:, None])
+        ready = self.forecaster.prepare(values[:, :context], present[:, :context])
+        target = ((values[:, context:] - ready.shift) / ready.scale).clamp(-EXTREME, EXTREME)
+        weight = ready.scale * self.weights[torch.from_numpy(which).to(self.store)][:, None]
+        weight = (weight / weight.median().clamp_min(1e-30)).clamp(max=HEAVY)
+        device = self.device
+        return Batch(ready.to(device), target.float().to(device), known.float().to(device), weight.float().to(device))
+
+    def draw(self, random: np.random.Generator, count: int) -> Batch:
+        """A batch of `count` windows to learn from."""
+        which, ends = self.sampler.draw(random, count)
+        return self.batch(which, ends, self.limits)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The mean pinball loss of the forecasts over known targets, levels and windows, in scaled units, weighted."""
+        error = batch.target[..., None] - self.forecaster.scaled_quantiles(batch.ready).float()
+        pinball = torch.maximum(self.levels * error, (self.levels - 1.0) * error).mean(2)
+        counted = batch.known * batch.weight
+        return (pinball * counted).sum() / counted.sum().clamp_min(1e-6)
+
+    def start(self, random: np.random.Generator) -> None:
+        """Let the untrained forecaster's quantiles be the bases plus the quantiles of what they miss at each step ahead, over
+        windows to learn from; the anchor level's is left at 0, so the first point forecast is the plain mix of the bases."""
+        batch = self.draw(random, 2048)
+        with torch.no_grad():
+            weights = torch.full((1, _of(self.config.horizon), 1), 1.0 / max(1, len(self.forecaster.periods)))
+            missed = batch.target - (batch.ready.bases * weights.to(batch.ready.bases)).sum(2).float()
+            missed = torch.where(batch.known > 0, missed, torch.nan)
+            found = torch.nanquantile(missed, self.levels, dim=0).T  # (horizon, level)
+            found = torch.where(found.isnan(), found.nanmean(0), found).nan_to_num(0.0)
+            anchor = self.forecaster.network.shape.anchor
+            self.forecaster.network.start_from(found - found[:, anchor : anchor + 1])
+
+    def examination(self) -> Callable[[], tuple[float, float]]:
+        """A function that scores the forecaster as it is on the held-out origins: twice the pinball loss over MASE's scale
+        (in the size of MASE), and MASE, both means over series; NaN where there is nothing to score."""
+        usable = (self.limits >= 1) & (self.until > self.limits) & np.isfinite(self.scales)
+        which = np.flatnonzero(usable)
+        if len(which) > LOOKED_AT:
+            which = which[np.linspace(0, len(which) - 1, LOOKED_AT).astype(np.int64)]
+        parts = np.array_split(which, -(-len(which) // 1024)) if len(which) else []
+        batches = [self.batch(part, self.limits[part], self.until) for part in parts]
+        units = [torch.from_numpy(self.scales[part]).to(self.store)[:, None] for part in parts]
+        anchor = self.forecaster.network.shape.anchor
+
+        def examine() -> tuple[float, float]:
+            scores: list[Tensor] = []
+            for batch, unit in zip(batches, units, strict=True):
+                error = batch.target[..., None] - self.forecaster.scaled_quantiles(batch.ready).float()
+                losses = 2.0 * torch.maximum(self.levels * error, (self.levels - 1.0) * error).mean(2)
+                both = torch.stack([losses, error[..., anchor].abs()], dim=2) * batch.known[..., None]
+                count = batch.known.sum(1).clamp_min(1.0)[:, None]
+                size = (batch.ready.scale.to(unit.device) / unit).float().to(self.device)
+                scores.append(both.sum(1) / count * size)  # (series, 2)
+            if not scores:
+                return float("nan"), float("nan")
+            loss, mase = torch.cat(scores).mean(0).tolist()
+            return loss, mase
+
+        return examine
+
+
+def _of(value: int | None) -> int:
+    """A field of a complete config."""
+    if value is None:
+        raise ValueError("config: expected a complete one, got None in a field")
+    return value
+
+
+def series_sizes(panel: Panel, limits: Ints, season: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """MASE's scale and the mean size of each series over its first `limits` steps, both (series,), NaN where unknown."""
+    scales, levels = np.full(len(limits), np.nan), np.full(len(limits), np.nan)
+    for place, (first, limit) in enumerate(zip(panel.firsts, limits, strict=True)):
+        cells = slice(first, first + limit)
+        history = np.where(panel.present[cells], panel.values[cells], np.nan)
+        scales[place] = naive_scale(history, season)
+        levels[place] = np.abs(panel.values[cells]).sum() / max(1, panel.present[cells].sum())
+    return scales, levels
+
+
+def _weights(scales: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What an error of one unit in each series counts, (series,): half by MASE's scale, half by the series' mean size."""
+    scales = np.where(np.isfinite(scales), scales, levels)
+    floor = 1e-12 + 1e-9 * levels
+    scales, levels = np.maximum(scales, floor), np.maximum(levels, floor)
+    usual = float(np.median(scales / levels))
+    return 0.5 / scales + 0.5 * usual / levels

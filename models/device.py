@@ -1,0 +1,31 @@
+"""Where training runs. Imports torch: only worker children ask."""
+
+from typing import Any
+
+import torch
+
+
+def pick(name: str) -> torch.device:
+    """The device called `name`; `auto` is CUDA, then MPS, then the CPU. Raises ValueError when it is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    present = [device["name"] for device in devices()]
+    if name in present or (name == "cuda" and "cuda:0" in present):
+        return torch.device(name)
+    raise ValueError(f"device: expected auto or one of {', '.join(present)}, got {name!r}")
+
+
+def devices() -> list[dict[str, Any]]:
+    """What training can run on here: {"name": "cuda:0", "kind": "cuda", "model": …, "memory": bytes or None}, the fastest
+    first, the CPU always last."""
+    found: list[dict[str, Any]] = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        found.append(
+            {"name": f"cuda:{index}", "kind": "cuda", "model": properties.name, "memory": properties.total_memory}
+        )
+    if torch.backends.mps.is_available():
+        found.append({"name": "mps", "kind": "mps", "model": "Apple", "memory": None})
+    return [*found, {"name": "cpu", "kind": "cpu", "model": "", "memory": None}]

@@ -1,0 +1,83 @@
+"""The forecaster: one torch module from a raw context to quantiles in the data's units. It is what is trained and exported."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.config import TrainConfig
+from models.networks import Network, Shape
+from models.scaling import newest, scale_window
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch of windows made ready for the network: `context` and `mask` (batch, time) float32; `shift`, `scale` (batch, 1)
+    and `bases` (batch, horizon, base) float64, the bases in scaled units."""
+
+    context: Tensor
+    mask: Tensor
+    shift: Tensor
+    scale: Tensor
+    bases: Tensor
+
+    def to(self, device: torch.device) -> "Prepared":
+        return Prepared(*(getattr(self, name).to(device) for name in ("context", "mask", "shift", "scale", "bases")))
+
+
+class Forecaster(nn.Module):
+    """Scaling, bases, network and bounds in one graph. `config` is complete; `periods` are the bases' cycles in steps
+    (1 = the newest value), each at most the context."""
+
+    def __init__(self, config: TrainConfig, periods: tuple[int, ...]) -> None:
+        super().__init__()
+        self.config = config
+        self.periods = periods
+        self.network = Network(network_shape(config, len(periods)))
+
+    def prepare(self, context: Tensor, mask: Tensor) -> Prepared:
+        """Scale the windows and look up their bases. `context` (batch, time) float64 with 0 where missing, `mask` alike,
+        1 where present."""
+        mask = mask.to(context.dtype)
+        shift, scale = scale_window(context, mask, self.config.scaling or "std")
+        scaled = (context - shift) / scale * mask
+        return Prepared(scaled.float(), mask.float(), shift, scale, self._bases(scaled, mask))
+
+    def _bases(self, scaled: Tensor, mask: Tensor) -> Tensor:
+        horizon = self.config.horizon or 1
+        last, _ = newest(scaled, mask, 1)
+        bases: list[Tensor] = []
+        for period in self.periods:
+            values, known = newest(scaled, mask, period)
+            values = torch.where(known, values, last)
+            times = -(-horizon // period)
+            bases.append(values.repeat(1, times)[:, :horizon])
+        return torch.stack(bases, dim=2) if bases else scaled.new_zeros((scaled.shape[0], horizon, 0))
+
+    def scaled_quantiles(self, ready: Prepared) -> Tensor:
+        """Quantiles in scaled units, (batch, horizon, level) float64, without bounds."""
+        offsets, weights = self.network(ready.context, ready.mask)
+        if not self.periods:
+            return offsets.double()
+        weights = weights.double()
+        base = (ready.bases * weights).sum(2, keepdim=True) / weights.sum(2, keepdim=True)
+        return base + offsets.double()
+
+    def forward(self, context: Tensor, mask: Tensor) -> Tensor:
+        """Quantiles in the data's units, (batch, horizon, level) float64: never decreasing along levels, within the bounds."""
+        ready = self.prepare(context, mask)
+        quantiles = self.scaled_quantiles(ready) * ready.scale[..., None] + ready.shift[..., None]
+        low, high = self.config.minimum, self.config.maximum
+        return quantiles if low is None and high is None else quantiles.clamp(low, high)
+
+
+def network_shape(config: TrainConfig, bases: int) -> Shape:
+    """The network a complete config asks for. Raises ValueError when a field is still open."""
+    sizes = {name: getattr(config, name) for name in ("cell", "layers", "hidden", "segment", "horizon", "context")}
+    for name, value in sizes.items():
+        if value is None:
+            raise ValueError(f"config: expected a value for {name}, got None")
+    context = sizes.pop("context")
+    if context % sizes["segment"]:
+        raise ValueError(f"config: expected a context that is a multiple of segment {sizes['segment']}, got {context}")
+    return Shape(levels=config.quantiles, bases=bases, **sizes)

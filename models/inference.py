@@ -1,0 +1,200 @@
+"""Opens an artifact and answers with ONNX Runtime. No torch, no pandas: this is what an API process imports.
+
+The graph gives the trained horizon at the trained levels in the data's units. Here are only: gathering contexts, rolling out
+beyond the horizon, other levels, the mean, sample paths and the notes.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from models.calendar import Calendar
+from models.config import TrainConfig
+from models.quantiles import evaluate, level_weights, mean_weights, paths
+from models.series import Forecast, Note, Series
+from models.windows import latest
+
+Array = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+FORMAT = 1
+WEIGHTS, GRAPH, MANIFEST = "weights.safetensors", "forward.onnx", "manifest.json"
+CHUNK = 512  # windows a forward: bounds memory whatever is asked for
+
+
+@dataclass(frozen=True)
+class OpenArtifact:
+    """A trained version, ready to answer. Safe to use from several threads."""
+
+    manifest: dict[str, Any]
+    config: TrainConfig
+    calendar: Calendar
+    context: int  # steps of history it can use
+    horizon: int  # steps it was trained for
+    levels: tuple[float, ...]  # trained
+    session: Any  # onnxruntime.InferenceSession, which has no types
+
+    def forecast(
+        self, series: Sequence[Series], horizon: int, levels: Sequence[float], samples: int = 0, seed: int = 0
+    ) -> Forecast:
+        """Forecast `horizon` steps after the end of each series, whatever their number, order or company.
+
+        A series without any known value is answered with NaN and the note `no_history`. `samples` paths a series are drawn
+        from the quantile functions with the dependence between steps measured in training; the same seed, key and
+        quantiles give the same paths. Raises ValueError on a horizon below 1 or a level outside 0 to 1.
+        """
+        asked = _checked(horizon, levels, samples)
+        values, present = latest(series, self.context)
+        trained = self.quantiles(values, present, horizon)
+        drawn = self._draw(series, trained, samples, seed) if samples else None
+        return Forecast(
+            keys=[one.key for one in series],
+            origins=np.array([one.origin for one in series], np.int64),
+            levels=asked,
+            mean=self._bounded(trained @ mean_weights(self.levels)),
+            quantiles=self.at_levels(trained, asked),
+            samples=drawn,
+            notes=tuple(self._notes(series, present, horizon, asked)),
+        )
+
+    def quantiles(self, values: Array, present: Bools, horizon: int) -> Array:
+        """Quantiles at the trained levels, (window, horizon, level), NaN for a window without a value. `values` (window,
+        context) ends at the origin, 0 where not `present`.
+
+        Beyond the trained horizon the medians are fed back as if they had been seen and the graph is asked again. The
+        distance of each quantile from the median there is the root of the sum of squares of the graph's own and the one at
+        the end of the part before: the errors of the parts are taken as independent.
+        """
+        parts = [self._forward(values, present)]
+        median = level_weights(self.levels, (0.5,))[0]
+        while len(parts) * self.horizon < horizon:
+            middle = parts[-1] @ median  # (window, trained horizon)
+            values = np.concatenate([values, middle], axis=1)[:, -self.context :]
+            present = np.concatenate([present, np.ones_like(middle, np.bool_)], axis=1)[:, -self.context :]
+            fresh = self._forward(values, present)
+            centre = (fresh @ median)[..., None]
+            before = parts[-1][:, -1:, :] - middle[:, -1:, None]
+            own = fresh - centre
+            wider = np.sign(own + before) * np.hypot(own, before)
+            parts.append(self._bounded(np.maximum.accumulate(centre + wider, axis=2)))
+        found = np.concatenate(parts, axis=1)[:, :horizon] if len(parts) > 1 else parts[0][:, :horizon]
+        silent = ~present.any(axis=1)
+        if silent.any():
+            found = np.where(silent[:, None, None], np.nan, found)
+        return found
+
+    def _forward(self, values: Array, present: Bools) -> Array:
+        mask = present.astype(np.float32)
+        values = np.ascontiguousarray(values)
+        answers = [
+            self.session.run(None, {"context": values[at : at + CHUNK], "mask": mask[at : at + CHUNK]})[0]
+            for at in range(0, len(values), CHUNK)
+        ]
+        if not answers:
+            return np.zeros((0, self.horizon, len(self.levels)))
+        return answers[0] if len(answers) == 1 else np.concatenate(answers)
+
+    def at_levels(self, trained: Array, levels: tuple[float, ...]) -> Array:
+        """Quantiles at `levels` (ascending) from those at the trained ones: (…, trained) -> (…, level), within the bounds."""
+        if levels == self.levels:
+            return trained
+        found = trained @ level_weights(self.levels, levels).T
+        return self._bounded(np.maximum.accumulate(found, axis=-1))
+
+    def _bounded(self, values: Array) -> Array:
+        low, high = self.config.minimum, self.config.maximum
+        return values if low is None and high is None else np.clip(values, low, high)
+
+    def _draw(self, series: Sequence[Series], trained: Array, samples: int, seed: int) -> Array:
+        """Paths (series, sample, horizon). Each series has a stream of its own, so company does not change them."""
+        dependence = float(self.manifest["dependence"])
+        drawn = np.empty((len(series), samples, trained.shape[1]))
+        for place, one in enumerate(series):
+            random = np.random.default_rng([seed, zlib.crc32(one.key.encode())])
+            scores = paths(random, (samples, trained.shape[1]), dependence)
+            drawn[place] = evaluate(trained[place], self.levels, scores.T).T
+        return self._bounded(drawn)
+
+    def _notes(self, series: Sequence[Series], present: Bools, horizon: int, asked: tuple[float, ...]) -> list[Note]:
+        notes: list[Note] = []
+        if horizon > self.horizon:
+            text = f"trained for {self.horizon} steps: later ones come from its own medians, with wider intervals"
+            notes.append(Note("horizon_beyond_trained", text))
+        if asked and (asked[0] < self.levels[0] or asked[-1] > self.levels[-1]):
+            text = f"trained levels reach from {self.levels[0]:g} to {self.levels[-1]:g}: those beyond are extrapolated"
+            notes.append(Note("level_beyond_trained", text))
+        known = present.sum(axis=1)
+        span = np.where(known > 0, self.context - np.argmax(present, axis=1), 0)
+        for code, rows, text in (
+            ("no_history", known == 0, "no known value in the history: there is no forecast"),
+            ("short_history", (known > 0) & (span < self.context), f"history shorter than {self.context} steps"),
+            ("missing_history", (known > 0) & (known < span), f"missing values in the last {self.context} steps"),
+        ):
+            if rows.any():
+                notes.append(Note(code, text, tuple(int(place) for place in np.flatnonzero(rows))))
+        return notes
+
+
+def _checked(horizon: int, levels: Sequence[float], samples: int) -> tuple[float, ...]:
+    if horizon < 1:
+        raise ValueError(f"horizon: expected at least 1, got {horizon}")
+    if samples < 0:
+        raise ValueError(f"samples: expected at least 0, got {samples}")
+    for level in levels:
+        if not 0.0 < level < 1.0:
+            raise ValueError(f"levels: expected numbers between 0 and 1, got {level!r}")
+    return tuple(sorted(set(levels)))
+
+
+def open_artifact(folder: Path) -> OpenArtifact:
+    """The version in `folder`. Raises ValueError when a file is missing or changed, or its format is not ours to read."""
+    manifest = read_manifest(folder)
+    graph = read_checked(folder, GRAPH, manifest)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # a forward takes less than handing it to a second thread
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    config = TrainConfig.parse(manifest["config"])
+    calendar = Calendar.of(manifest["calendar"]["frequency"], manifest["calendar"]["time_zone"])
+    return OpenArtifact(
+        manifest=manifest,
+        config=config,
+        calendar=calendar,
+        context=int(manifest["config"]["context"]),
+        horizon=int(manifest["config"]["horizon"]),
+        levels=config.quantiles,
+        session=session,
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest in `folder`. Raises ValueError when it is missing, no JSON object or of another format."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder / MANIFEST}: expected a manifest, got {error}") from error
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{folder / MANIFEST}: expected format {FORMAT}, got {found!r}")
+    return manifest
+
+
+def read_checked(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
+    """The content of one of the artifact's files. Raises ValueError when it is missing or is not the one the manifest names."""
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{folder / name}: expected a file of the artifact, got {error}") from error
+    expected, found = manifest["files"][name]["sha256"], hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise ValueError(f"{folder / name}: expected content with SHA-256 {expected}, got {found}")
+    return content

@@ -1,0 +1,271 @@
+"""Training: series and a config in, a published-ready artifact with honest scores out. The loop is `learn`."""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.artifact import calendar_facts, write_artifact, write_manifest
+from models.backtest import backtest
+from models.calendar import Calendar
+from models.checkpoint import Checkpoint, gather, read_checkpoint, restore, write_checkpoint
+from models.config import BacktestPlan, Progress, Run, Stopped, TrainConfig, TrainResult
+from models.course import Course
+from models.device import pick
+from models.forecaster import Forecaster
+from models.inference import open_artifact
+from models.presets import EVALUATIONS, Facts, base_periods, complete
+from models.quantiles import scores_of
+from models.series import Series
+from models.windows import Panel, held
+
+DECAY = 0.995  # of the average of the weights that is scored and kept
+CHECKPOINT_SECONDS = 5.0
+PROGRESS_SECONDS = 0.5
+
+
+def train(series: Sequence[Series], calendar: Calendar, config: TrainConfig, run: Run) -> TrainResult:
+    """Train a forecaster on `series` and write its artifact into `run.folder / "artifact"`.
+
+    The last steps of each series (`windows.held`) are held out: never learned from, looked at for early stopping, and what the
+    scores are over. The same series, config, seed and device give the same weights, also when the run was stopped and
+    resumed. Raises ValueError when no series has two known values, Stopped when `run.should_stop` says so.
+    """
+    began = time.monotonic()
+    device = pick(run.device)
+    usable = [one for one in series if np.count_nonzero(~np.isnan(one.target)) >= 2]
+    if not usable:
+        raise ValueError(f"series: expected at least one with two known values, got none in {len(series)}")
+    full, reasons = complete(config, Facts(calendar, np.array([len(one.target) for one in usable], np.int64)))
+    panel = Panel.of(usable, max(full.context or 1, full.horizon or 1))
+    limits = panel.lengths - held(panel.lengths, full.horizon or 1)
+    torch.manual_seed(full.seed)
+    forecaster = Forecaster(full, base_periods(full, calendar))
+    course = Course(forecaster, panel, limits, panel.lengths, device)
+    before = learn(course, run, fingerprint(usable, full))
+    facts = {
+        "calendar": calendar_facts(calendar),
+        "dependence": dependence(course),
+        "reasons": reasons,
+        "lineage": dict(run.lineage),
+        "device": device.type,
+    }
+    return _publish(course, usable, run, facts, began - before)
+
+
+@dataclass
+class State:
+    """What moves while a network learns. `random` draws the windows; `average` is the running mean of the weights, `best`
+    the average at the best look so far; `stale` counts looks since then."""
+
+    random: np.random.Generator
+    optimiser: torch.optim.Optimizer
+    average: list[Tensor]
+    best: list[Tensor]
+    batch: int
+    step: int = 0
+    score: float = math.inf
+    mase: float = math.nan
+    stale: int = 0
+    seconds: float = 0.0
+    saved: int = 0
+    losses: list[float] = field(default_factory=list)
+
+
+def learn(course: Course, run: Run, name: str) -> float:
+    """Train the course's forecaster in place and leave it with the weights that did best on the held-out origins; the
+    untrained mix of bases counts as a candidate. Answers the seconds that earlier attempts spent.
+
+    Adam with warm-up and cosine, gradients clipped, an exponential average of the weights; out of GPU memory halves the
+    batch and goes on. `name` is the fingerprint a checkpoint must bear to be resumed from.
+    """
+    config, network = course.config, course.forecaster.network
+    total, patience = config.steps or 1, config.patience or 1
+    every = max(1, total // EVALUATIONS)
+    state, resumed = _begin(course, run.folder, name)
+    before, clock = state.seconds, time.monotonic()
+    told = saved = clock
+    examine = course.examination()
+    parameters = list(network.parameters())
+    if not resumed:
+        _look(course, state, examine)
+    while state.step < total and state.stale < patience:
+        for group in state.optimiser.param_groups:
+            group["lr"] = (config.learning_rate or 1e-3) * _rate(state.step, total)
+        try:
+            loss = course.loss(course.draw(state.random, state.batch))
+            state.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+        except torch.OutOfMemoryError:
+            if state.batch == 1:
+                raise
+            state.batch //= 2
+            torch.cuda.empty_cache()
+            continue
+        torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+        state.optimiser.step()
+        state.step += 1
+        with torch.no_grad():
+            decay = min(DECAY, (1 + state.step) / (10 + state.step))
+            torch._foreach_lerp_(state.average, [p.detach() for p in parameters], 1.0 - decay)
+        if state.step % every == 0 or state.step == total:
+            state.losses.append(float(loss.detach()))
+            _look(course, state, examine)
+        now = time.monotonic()
+        state.seconds = before + now - clock
+        stop = run.should_stop()
+        if stop or now - saved >= CHECKPOINT_SECONDS:
+            _save(course, state, run.folder, name)
+            saved = now
+        if stop:
+            raise Stopped(f"stopped at step {state.step} of {total}")
+        if now - told >= PROGRESS_SECONDS or state.step == total:
+            told = now
+            run.on_progress(_progress(state, total))
+    with torch.no_grad():
+        for parameter, best in zip(parameters, state.best, strict=True):
+            parameter.copy_(best)
+    return before
+
+
+def _begin(course: Course, folder: Path, name: str) -> tuple[State, bool]:
+    """A fresh state, or the one of the checkpoint in `folder` and True."""
+    config, network = course.config, course.forecaster.network
+    random = np.random.default_rng(config.seed)
+    found = read_checkpoint(folder, name)
+    if found is None:
+        course.start(random)
+    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate or 1e-3)
+    copies = [[p.detach().clone() for p in network.parameters()] for _ in range(2)]
+    state = State(random, optimiser, copies[0], copies[1], config.batch or 1)
+    if found is not None:
+        with torch.no_grad():
+            restore(found.tensors, network, optimiser, {"average": state.average, "best": state.best})
+        facts = found.facts
+        random.bit_generator.state = facts.pop("random")
+        for key, value in facts.items():
+            setattr(state, key, value)
+    return state, found is not None
+
+
+SAVED = ("batch", "step", "score", "mase", "stale", "seconds", "losses")
+
+
+def _save(course: Course, state: State, folder: Path, name: str) -> None:
+    facts: dict[str, Any] = {key: getattr(state, key) for key in SAVED}
+    facts["random"] = state.random.bit_generator.state
+    copies = {"average": state.average, "best": state.best}
+    tensors = gather(course.forecaster.network, state.optimiser, copies)
+    write_checkpoint(folder, Checkpoint(name, facts, tensors))
+    state.saved = state.step
+
+
+def _look(course: Course, state: State, examine: Any) -> None:
+    """Score the averaged weights on the held-out origins and remember them if they are the best so far."""
+    parameters = list(course.forecaster.network.parameters())
+    with torch.no_grad():
+        kept = [p.detach().clone() for p in parameters]
+        for parameter, average in zip(parameters, state.average, strict=True):
+            parameter.copy_(average)
+        score, mase = examine()
+        for parameter, own in zip(parameters, kept, strict=True):
+            parameter.copy_(own)
+    if score < state.score or math.isnan(score):  # nothing held out: the newest weights are the best there is
+        state.score, state.mase, state.stale = score, mase, 0
+        for best, average in zip(state.best, state.average, strict=True):
+            best.copy_(average)
+    else:
+        state.stale += 1
+
+
+def _rate(step: int, total: int) -> float:
+    """The share of the learning rate at a step: a short linear warm-up, then half a cosine down to 0."""
+    warm = min(1.0, (step + 1) / max(10, total // 20))
+    return warm * 0.5 * (1.0 + math.cos(math.pi * step / total))
+
+
+def _progress(state: State, total: int) -> Progress:
+    metrics = {"validation_loss": state.score, "validation_mase": state.mase}
+    if state.losses:
+        metrics["train_loss"] = state.losses[-1]
+    metrics = {key: value for key, value in metrics.items() if math.isfinite(value)}
+    return Progress(state.step, total, f"step {state.step} of {total}", metrics, state.saved)
+
+
+def fingerprint(series: Sequence[Series], config: TrainConfig) -> str:
+    """A name for data and config together: SHA-256 over both."""
+    digest = hashlib.sha256(json.dumps(config.document()).encode())
+    for one in series:
+        digest.update(f"{one.key}\0{one.start}\0{len(one.target)}\0".encode())
+        digest.update(one.target.tobytes())
+    return digest.hexdigest()
+
+
+def dependence(course: Course) -> float:
+    """How the normal scores of neighbouring steps' truths correlate under the forecasts at the held-out origins, 0 to 0.99:
+    what sample paths are drawn with."""
+    usable = np.flatnonzero((course.limits >= 1) & (course.until > course.limits))[:1024]
+    if not len(usable):
+        return 0.0
+    batch = course.batch(usable, course.limits[usable], course.until)
+    with torch.no_grad():
+        quantiles = course.forecaster.scaled_quantiles(batch.ready).cpu().double().numpy()
+    truth = torch.where(batch.known > 0, batch.target, torch.nan).cpu().double().numpy()
+    scores = scores_of(truth, quantiles, course.config.quantiles)
+    first, second = scores[:, :-1].ravel(), scores[:, 1:].ravel()
+    both = ~np.isnan(first) & ~np.isnan(second)
+    if np.count_nonzero(both) < 8 or not first[both].std() or not second[both].std():
+        return 0.0
+    return float(np.clip(np.corrcoef(first[both], second[both])[0, 1], 0.0, 0.99))
+
+
+def _publish(course: Course, series: Sequence[Series], run: Run, facts: dict[str, Any], began: float) -> TrainResult:
+    """Write the artifact, score it as any backtest would, and put the scores into its manifest."""
+    config, panel = course.config, course.panel
+    which = np.linspace(0, len(panel.lengths) - 1, 33).astype(np.int64)
+    windows = torch.from_numpy(panel.cut(which, panel.lengths[which], config.context or 1, 0))
+    folder = run.folder / "artifact"
+    write_artifact(folder, course.forecaster, windows, facts)
+    opened = open_artifact(folder)
+    plan = BacktestPlan(origins=1, horizon=config.horizon or 1, step=config.horizon or 1)
+    result = backtest(opened, series, plan)
+    scores: dict[str, dict[str, float]] = {}
+    for row in result.scores:
+        scores.setdefault(row["forecaster"], {})[row["metric"]] = row["value"]
+    origins = {
+        "origins": plan.origins,
+        "horizon": plan.horizon,
+        "step": plan.step,
+        "series": len(result.origins),
+        "first": min((row["first"] for row in result.origins), default=None),
+        "last": max((row["last"] for row in result.origins), default=None),
+    }
+    metrics = scores.pop("version", {})
+    seconds = time.monotonic() - began
+    manifest = {
+        **opened.manifest,
+        "metrics": metrics,
+        "baselines": scores,
+        "origins": origins,
+        "train_seconds": seconds,
+    }
+    write_manifest(folder, manifest)
+    return TrainResult(
+        artifact=folder,
+        config=config,
+        reasons=tuple(facts["reasons"]),
+        metrics=metrics,
+        baselines=scores,
+        origins=origins,
+        parameters=manifest["network"]["parameters"],
+        device=str(course.device),
+        seconds=seconds,
+    )

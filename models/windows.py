@@ -1,0 +1,121 @@
+"""Windows of series: all series end to end in one flat array, so that a batch of windows is one gather. Numpy only.
+
+A window is a series' number and an `end`: the number of its steps that are known. Its context is the steps before `end`,
+its target the `horizon` steps from `end` on. Steps outside the series count as missing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.series import Series
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Series end to end, each from its first known value on, with `pad` missing cells before, between and after.
+
+    `values` (cell,) float64 with 0 where missing; `present` (cell,); `firsts` (series,) the cell of each series' first
+    step; `lengths` (series,) in steps; `skipped` (series,) leading steps without a value that were left out.
+    """
+
+    values: Array
+    present: Bools
+    firsts: Ints
+    lengths: Ints
+    skipped: Ints
+
+    @classmethod
+    def of(cls, series: Sequence[Series], pad: int) -> "Panel":
+        """The panel of `series`; `pad` must be at least the context and the horizon of the windows to be cut."""
+        known = [~np.isnan(one.target) for one in series]
+        skipped = np.array([int(np.argmax(k)) if k.any() else len(k) for k in known], np.int64)
+        lengths = np.array([len(one.target) for one in series], np.int64) - skipped
+        firsts = pad + np.concatenate([[0], np.cumsum(lengths + pad)[:-1]]).astype(np.int64)
+        cells = int(pad + (lengths + pad).sum())
+        values, present = np.zeros(cells), np.zeros(cells, np.bool_)
+        for one, there, first, skip in zip(series, known, firsts, skipped, strict=True):
+            place = slice(first, first + len(there) - skip)
+            present[place] = there[skip:]
+            values[place] = np.where(there[skip:], one.target[skip:], 0.0)
+        return cls(values, present, firsts, lengths, skipped)
+
+    def cut(self, which: Ints, ends: Ints, before: int, after: int) -> Array:
+        """The values from `before` steps before each end to `after` steps past it, NaN = missing: (window, time)."""
+        cells = (self.firsts[which] + ends)[:, None] + np.arange(-before, after)
+        return np.where(self.present[cells], self.values[cells], np.nan)
+
+
+def latest(series: Sequence[Series], context: int) -> tuple[Array, Bools]:
+    """The last `context` steps of each series, right-aligned: values with 0 where missing, and which are present; both
+    (series, context)."""
+    values = np.full((len(series), context), np.nan)
+    for row, one in zip(values, series, strict=True):
+        tail = one.target[-context:]
+        if len(tail):
+            row[-len(tail) :] = tail
+    present = ~np.isnan(values)
+    values[~present] = 0.0
+    return values, present
+
+
+def held(lengths: Ints, horizon: int) -> Ints:
+    """How many steps each series holds out for scoring, (series,): the horizon; a third of its steps where it is shorter
+    than two horizons (at least one); none of a series of one step."""
+    short = np.maximum(lengths // 3, 1)
+    return np.where(lengths >= 2 * horizon, horizon, np.where(lengths >= 2, short, 0))
+
+
+def held_out(lengths: Ints, horizon: int, origins: int = 1, step: int = 1) -> tuple[Ints, Ints]:
+    """The windows scores are taken over: (which, ends), `origins` a series, `step` steps apart, the last one where the
+    steps of `held` begin. Earlier ones are left out where fewer than `horizon` steps come before them."""
+    last = lengths - held(lengths, horizon)
+    which, ends = np.meshgrid(np.arange(len(lengths)), np.arange(origins)[::-1], indexing="ij")
+    back = ends * step
+    ends = last[:, None] - back
+    usable = (held(lengths, horizon) > 0)[:, None] & ((back == 0) | (ends >= horizon))
+    return which[usable], ends[usable]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws training windows. `which` (series,) are the series that can be drawn, `low` and `high` (series,) their first and
+    last end, `phase` (series,) an end that has the phase of the newest origin, `season` in steps; `aligned` is the share of
+    windows that have this phase too."""
+
+    which: Ints
+    low: Ints
+    high: Ints
+    phase: Ints
+    season: int
+    aligned: float
+
+    @classmethod
+    def of(cls, panel: Panel, limits: Ints, config: tuple[int, int, int, float]) -> "Sampler":
+        """A sampler over the first `limits` (series,) steps of each series; `config` is context, horizon, season, aligned.
+
+        Raises ValueError when no series has two known values to learn from.
+        """
+        context, horizon, season, aligned = config
+        counts = np.concatenate([[0], np.cumsum(panel.present)])
+        known = counts[panel.firsts + limits] - counts[panel.firsts]
+        which = np.flatnonzero((known >= 2) & (limits >= 2))
+        high = limits[which] - held(limits[which], horizon)
+        low = np.minimum(max(1, min(context, 2 * season)), high)
+        return cls(which, low, high, panel.lengths[which], season, aligned)
+
+    def draw(self, random: np.random.Generator, count: int) -> tuple[Ints, Ints]:
+        """`count` windows: (which, ends)."""
+        chosen = random.integers(len(self.which), size=count)
+        low, high = self.low[chosen], self.high[chosen]
+        ends = low + (random.random(count) * (high - low + 1)).astype(np.int64)
+        shifted = ends - (ends - self.phase[chosen]) % self.season
+        shifted = np.where(shifted < low, shifted + self.season, shifted)
+        take = (random.random(count) < self.aligned) & (shifted >= low) & (shifted <= high)
+        return self.which[chosen], np.where(take, shifted, ends)
