@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Text,
+    text,
 )
 from sqlalchemy import UniqueConstraint as Unique
 from sqlalchemy.engine import Dialect
@@ -114,7 +115,8 @@ class SeriesRow(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"))
-    key: Mapped[str] = mapped_column(String(255))
+    # In the order of code points, as Python and SQLite sort; a PostgreSQL database may have another collation.
+    key: Mapped[str] = mapped_column(String(255).with_variant(String(255, collation="C"), "postgresql"))
     phase: Mapped[int] = mapped_column(BigInteger, default=0)  # see models.calendar
     revision: Mapped[int]  # the revision that brought it
 
@@ -123,7 +125,18 @@ class SegmentRow(Base):
     """Final values of one column of one series over a span; a later revision paints over an earlier one."""
 
     __tablename__ = "segments"
-    __table_args__ = (Index(None, "series_id", "column", "revision"),)
+    __table_args__ = (
+        # Covers what a merge asks of the segments it does not read: how many there are, and the steps they reach.
+        Index("ix_segments_extents", "series_id", "column", "revision", "start_step", "length"),
+        Index(
+            "ix_segments_bases",
+            "series_id",
+            "column",
+            "revision",
+            sqlite_where=text("base"),
+            postgresql_where=text("base"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id", ondelete="CASCADE"))

@@ -239,7 +239,7 @@ def _stamps(column: pa.Array, quoted: bool) -> pa.Array:
 def _offsets(times: NDArray[np.int64], zone: ZoneInfo) -> NDArray[np.int64]:
     """Minutes east of UTC at each time. A day whose ends agree has one offset; other days are looked at one by one.
 
-    Before zones were kept by the minute (mean solar time) the offset is cut to whole minutes, which RFC 3339 asks for;
+    Before zones were kept by the minute (mean solar time) the offset is rounded to minutes, which RFC 3339 asks for;
     the instant stays exact, since the clock is shifted by the same minutes.
     """
     days, where = np.unique(times // DAY, return_inverse=True)
@@ -257,7 +257,7 @@ def _offset(time: int, zone: ZoneInfo) -> int:
         shift = moment.astimezone(zone).utcoffset() or dt.timedelta()
     except OverflowError:  # within a day of year 1 or 9999
         shift = dt.timedelta()
-    return int(shift.total_seconds() / 60)
+    return int((shift.total_seconds() + 30) // 60)
 
 
 def _null_for_nan(table: pa.Table) -> pa.Table:

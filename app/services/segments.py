@@ -1,0 +1,281 @@
+"""Segments: what series are painted from. One holds the final values of one column of one series over a span of steps.
+
+A series at revision n is its newest base at or below n with every later segment up to n painted over it, in order. A base
+is one or more segments of one revision marked `base`; one of length 0 says that there is nothing. Missing values are NaN.
+A series is part of its dataset where its target has a segment of any length, be it of NaNs.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+from sqlalchemy import CTE, ColumnElement, and_, func, insert, select
+from sqlalchemy.orm import Session
+
+from app.db.tables import SegmentRow
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+T = TypeVar("T")
+
+SHUFFLED, PLAIN = 1, 2  # codecs: bytes grouped by their place in the float, then zstd; zstd alone
+MOST = 64  # segments of a column since its base; one more and it gets a fresh base
+LONGEST = 16_384  # steps in one segment: a read of a series' end decodes only its last
+GAP = 256  # steps without a row inside one segment; more and a new one begins, for NaNs too must be decoded
+TARGET = ""  # the target's column name
+BATCH = 1000  # series asked for in one query
+LEVEL = 3  # of zstd: higher costs much more and gains little on floats
+
+_local = threading.local()
+
+
+class Segment(NamedTuple):
+    """One stored segment, as `fetch` gives it."""
+
+    series_id: int
+    column: str
+    start: int
+    length: int
+    codec: int
+    payload: bytes
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.length
+
+
+class Piece(NamedTuple):
+    """Values to be stored as one segment of series number `owner` (the caller's count)."""
+
+    owner: int
+    column: str
+    base: bool
+    start: int
+    length: int
+    codec: int
+    payload: bytes
+
+
+class Painted(NamedTuple):
+    """One column of one series: `values` (time,), `values[0]` at absolute step `start`, NaN = missing."""
+
+    start: int
+    values: Floats
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What is stored of a column since its newest base: how many segments beside the base, and the steps they reach."""
+
+    segments: int
+    start: int
+    stop: int  # start == stop: the column is empty
+
+
+# ---------------------------------------------------------------- codec
+
+
+def encode(values: Floats) -> tuple[int, bytes]:
+    """(codec, payload) of (time,) float64: little-endian, whichever codec comes out smaller."""
+    raw = np.ascontiguousarray(values, dtype="<f8")
+    packer = _packer()
+    plain = packer.compress(raw.tobytes())
+    if len(raw) < 4:  # nothing to gain
+        return PLAIN, plain
+    shuffled = packer.compress(raw.view(np.uint8).reshape(-1, 8).T.tobytes())  # (time, byte) -> (byte, time)
+    return (SHUFFLED, shuffled) if len(shuffled) < len(plain) else (PLAIN, plain)
+
+
+def decode(codec: int, payload: bytes, length: int) -> Floats:
+    """The (length,) values behind a payload, writable. Raises ValueError on a codec or a length that does not fit."""
+    if codec not in (SHUFFLED, PLAIN):
+        raise ValueError(f"codec: expected {SHUFFLED} or {PLAIN}, got {codec}")
+    raw = np.frombuffer(_unpacker().decompress(payload, max_output_size=length * 8), dtype=np.uint8)
+    if len(raw) != length * 8:
+        raise ValueError(f"payload: expected {length * 8} bytes, got {len(raw)}")
+    if codec == SHUFFLED:
+        raw = raw.reshape(8, -1).T  # (byte, time) -> (time, byte)
+    return raw.copy().reshape(-1).view("<f8").astype(np.float64, copy=False)
+
+
+def _packer() -> zstandard.ZstdCompressor:
+    """This thread's compressor: making one costs more than a small segment."""
+    if not hasattr(_local, "packer"):
+        _local.packer = zstandard.ZstdCompressor(level=LEVEL)
+    return _local.packer
+
+
+def _unpacker() -> zstandard.ZstdDecompressor:
+    if not hasattr(_local, "unpacker"):
+        _local.unpacker = zstandard.ZstdDecompressor()
+    return _local.unpacker
+
+
+# ---------------------------------------------------------------- paint and cut
+
+
+def paint(segments: Iterable[Segment], window: tuple[int, int] | None = None) -> Painted:
+    """The segments of one column, oldest first, laid over each other; only the steps [start, stop) of `window`."""
+    kept = [segment for segment in segments if segment.length]
+    if window is not None:
+        kept = [segment for segment in kept if segment.start < window[1] and segment.stop > window[0]]
+    if not kept:
+        return Painted(window[0] if window else 0, np.empty(0))
+    start, stop = min(s.start for s in kept), max(s.stop for s in kept)
+    if len(kept) == 1:
+        values = decode(kept[0].codec, kept[0].payload, kept[0].length)
+    else:
+        values = np.full(stop - start, np.nan)
+        for segment in kept:
+            place = segment.start - start
+            values[place : place + segment.length] = decode(segment.codec, segment.payload, segment.length)
+    if window is None:
+        return Painted(start, values)
+    low = max(window[0], start)
+    return Painted(low, values[low - start : window[1] - start])
+
+
+def runs(steps: Ints, breaks: NDArray[np.bool_] | None = None) -> tuple[Ints, Ints]:
+    """First and last row of each run of ascending steps: it ends before a gap and before a row marked in `breaks`."""
+    starts = np.empty(len(steps), dtype=bool)
+    starts[:1] = True
+    starts[1:] = np.diff(steps) > GAP
+    if breaks is not None:
+        starts |= breaks
+    first = np.flatnonzero(starts)
+    return first, np.append(first[1:], len(steps)) - 1
+
+
+def cut(owner: int, column: str, base: bool, painted: Painted) -> Iterator[Piece]:
+    """Values as pieces of at most LONGEST steps."""
+    for place in range(0, len(painted.values), LONGEST):
+        part = painted.values[place : place + LONGEST]
+        yield Piece(owner, column, base, painted.start + place, len(part), *encode(part))
+
+
+def fresh_base(owner: int, column: str, painted: Painted) -> Iterator[Piece]:
+    """A whole column as base: its present values with the small gaps between them.
+
+    Without any it is of length 0; but a target keeps one missing step, so that the series stays part of its dataset.
+    """
+    present = np.flatnonzero(~np.isnan(painted.values))
+    if not len(present):
+        if column == TARGET and len(painted.values):
+            yield from cut(owner, column, True, Painted(painted.start, painted.values[:1]))
+        else:
+            yield empty_base(owner, column)
+        return
+    for first, last in zip(*(present[rows] for rows in runs(present)), strict=True):
+        yield from cut(owner, column, True, Painted(painted.start + int(first), painted.values[first : last + 1]))
+
+
+def empty_base(owner: int, column: str) -> Piece:
+    return Piece(owner, column, True, 0, 0, *encode(np.empty(0)))
+
+
+# ---------------------------------------------------------------- the table
+
+
+def fetch(
+    session: Session,
+    series_ids: Sequence[int],
+    revision: int,
+    columns: Sequence[str] | None = None,
+    window: tuple[int, int] | None = None,
+) -> Iterator[Segment]:
+    """What the series are painted from at `revision`, by series, column and age; only segments that touch `window`."""
+    for place in range(0, len(series_ids), BATCH):
+        base = _bases(series_ids[place : place + BATCH], revision, columns)
+        wanted = (
+            select(
+                SegmentRow.series_id,
+                SegmentRow.column,
+                SegmentRow.start_step,
+                SegmentRow.length,
+                SegmentRow.codec,
+                SegmentRow.payload,
+            )
+            .join(base, _since(base))
+            .where(SegmentRow.revision <= revision)
+            .order_by(SegmentRow.series_id, SegmentRow.column, SegmentRow.revision, SegmentRow.id)
+        )
+        if window is not None:
+            first, stop = window
+            wanted = wanted.where(SegmentRow.start_step < stop, SegmentRow.start_step + SegmentRow.length > first)
+        # A few rows at a time: the payloads of a thousand series may be more than should be held at once.
+        for row in session.execute(wanted.execution_options(yield_per=512)):
+            yield Segment._make(row.tuple())
+
+
+def extents(
+    session: Session, series_ids: Sequence[int], revision: int, columns: Sequence[str] | None = None
+) -> dict[tuple[int, str], Extent]:
+    """What is stored for each (series, column) at `revision`, without a payload read; one that has no base is not there."""
+    found: dict[tuple[int, str], Extent] = {}
+    filled = SegmentRow.length > 0
+    for place in range(0, len(series_ids), BATCH):
+        base = _bases(series_ids[place : place + BATCH], revision, columns)
+        rows = session.execute(
+            select(
+                SegmentRow.series_id,
+                SegmentRow.column,
+                func.count().filter(SegmentRow.revision > base.c.revision),
+                func.min(SegmentRow.start_step).filter(filled),
+                func.max(SegmentRow.start_step + SegmentRow.length).filter(filled),
+            )
+            .join(base, _since(base))
+            .where(SegmentRow.revision <= revision)
+            .group_by(SegmentRow.series_id, SegmentRow.column)
+        )
+        for series_id, column, count, start, stop in rows:
+            found[series_id, column] = Extent(count, start or 0, stop or 0)
+    return found
+
+
+def _bases(series_ids: Sequence[int], revision: int, columns: Sequence[str] | None) -> CTE:
+    """The revision of the newest base of each (series, column) at `revision`."""
+    newest = select(SegmentRow.series_id, SegmentRow.column, func.max(SegmentRow.revision).label("revision")).where(
+        SegmentRow.base, SegmentRow.revision <= revision, SegmentRow.series_id.in_(series_ids)
+    )
+    if columns is not None:
+        newest = newest.where(SegmentRow.column.in_(columns))
+    return newest.group_by(SegmentRow.series_id, SegmentRow.column).cte("bases")
+
+
+def _since(base: CTE) -> ColumnElement[bool]:
+    return and_(
+        SegmentRow.series_id == base.c.series_id,
+        SegmentRow.column == base.c.column,
+        SegmentRow.revision >= base.c.revision,
+    )
+
+
+def keep(session: Session, revision: int, pieces: Iterable[Piece], series_ids: Sequence[int]) -> None:
+    """Store the pieces at `revision`; piece `owner` i belongs to `series_ids[i]`."""
+    for some in batched(pieces, 5000):
+        rows = [
+            {
+                "series_id": series_ids[piece.owner],
+                "column": piece.column,
+                "revision": revision,
+                "base": piece.base,
+                "start_step": piece.start,
+                "length": piece.length,
+                "codec": piece.codec,
+                "payload": piece.payload,
+            }
+            for piece in some
+        ]
+        session.execute(insert(SegmentRow), rows)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of at most `size` (itertools.batched came with Python 3.12)."""
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some
