@@ -8,7 +8,8 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 FROM ${BASE_IMAGE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
-RUN python -m venv /venv
+# No pip and no setuptools inside: the base image's pip fills the environment from outside.
+RUN python -m venv --without-pip /venv
 # Dependencies before our own code, so that a change of code does not fetch them again.
 COPY pyproject.toml ./
 RUN python -c "import re, tomllib; \
@@ -17,13 +18,17 @@ training = [d for d in all if re.split('[^a-z]', d)[0] in ('torch', 'onnx', 'onn
 open('/serving.txt', 'w').write('\n'.join(d for d in all if d not in training)); \
 open('/training.txt', 'w').write('\n'.join(training)); \
 open('/torch.txt', 'w').write(next(d for d in training if d.startswith('torch')))" \
- && /venv/bin/pip install -r /serving.txt
+ && python -m pip --python /venv/bin/python install -r /serving.txt
 COPY README.md LICENSE ./
 COPY migrations migrations
 COPY models models
 COPY app app
-RUN /venv/bin/pip install --no-deps . \
- && find /venv -type d \( -name tests -o -path '*/pyarrow/include' \) -prune -exec rm -rf {} +
+# Tests, headers, and the parts of Arrow that nothing here opens: RPC, object stores, query plans. The last line fails here, not
+# in somebody's night, when one of them was needed after all.
+RUN python -m pip --python /venv/bin/python install --no-deps . \
+ && find /venv -type d \( -name tests -o -path '*/pyarrow/include' \) -prune -exec rm -rf {} + \
+ && find /venv -path '*/pyarrow/*' \( -name '*flight*' -o -name '*s3*' -o -name '*substrait*' -o -name '*.pxi' \) -delete \
+ && /venv/bin/python -c "import app.main, onnxruntime, pyarrow.compute, pyarrow.csv, pyarrow.dataset, pyarrow.parquet"
 
 FROM build AS build-training
 ARG DEVICE=cpu
@@ -32,9 +37,9 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN touch /mark && sleep 1 \
  && case "$DEVICE $TORCH_INDEX" in \
       "cuda https://download.pytorch.org/whl/cpu" | *" ") ;; \
-      *) /venv/bin/pip install --no-deps --retries 0 --timeout 10 --extra-index-url "$TORCH_INDEX" -r /torch.txt || true ;; \
+      *) python -m pip --python /venv/bin/python install --no-deps --retries 0 --timeout 10 --extra-index-url "$TORCH_INDEX" -r /torch.txt || true ;; \
     esac \
- && /venv/bin/pip install -r /training.txt \
+ && python -m pip --python /venv/bin/python install -r /training.txt \
  && find /venv -type d \( -name tests -o -path '*/torch/include' -o -path '*/torch/bin' \) -prune -exec rm -rf {} + \
  && find /venv -name '*.a' -delete \
  && mkdir /added && cd / && find venv -cnewer /mark ! -type d -print0 | tar --null --files-from=- -cf - | tar -xf - -C /added

@@ -3,8 +3,8 @@
     python bench/m4.py --data FOLDER [--scorer score.py] [--preset fast] [--keep FOLDER]
 
 FOLDER holds `train.parquet` (unique_id, ds, y; 414 series, 353,500 points) and what the scorer reads. The scorer is any
-program that takes FOLDER, a CSV of forecasts in long form and --json, and prints JSON with "OWA". Ends with 1 when a figure
-misses its mark.
+program that takes FOLDER, a CSV of forecasts in long form and --json, and prints JSON with "OWA". Ends with 1 when a
+figure misses its mark.
 """
 
 import argparse
