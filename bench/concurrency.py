@@ -3,8 +3,9 @@
     python bench/concurrency.py [--seconds 60] [--clients 8] [--apis 2] [--database-url postgresql://…]
 
 Afterwards every acknowledged point is read back and compared, every accepted job must have ended, and every job that
-succeeded must have exactly one version. Ends with 1 when something was lost, or a request was refused or failed on the wire:
-`database is locked` reaches nobody. The database is SQLite in a temporary folder, or the empty one --database-url names.
+succeeded must have exactly one version. Ends with 1 when something was lost, or a request was refused or failed on the
+wire: `database is locked` reaches nobody. The database is SQLite in a temporary folder, or the empty one that
+--database-url names.
 """
 
 import argparse
