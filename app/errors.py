@@ -125,6 +125,9 @@ CODES = {
         "The path, or the dataset, series, job, model, version or alias it names, does not exist.",
         "Check the name's spelling and case; list what there is with a GET one level up.",
     ),
+    "backtest-not-done": Kind(
+        404, "The backtest's job has not succeeded yet.", "Follow the job named in `detail`; its result is here then."
+    ),
     "method-not-allowed": Kind(
         405, "The path exists, but not for this method.", "Use one of the methods in the `Allow` header."
     ),
@@ -138,6 +141,7 @@ CODES = {
         "The request is sound, but the present state does not allow it.",
         "Read `detail`, look at the thing's state, and change that first.",
     ),
+    "dataset-empty": Kind(409, "The dataset has no points yet.", "Upload a file to it first."),
     "version-in-use": Kind(
         409, "An alias still points to the version.", "Move or remove the alias, then delete the version."
     ),

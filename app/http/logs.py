@@ -9,7 +9,7 @@ import orjson
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 # Talkative libraries: their news is ours only when something is wrong.
-QUIET = ("alembic", "dbos", "httpcore", "httpx", "sqlalchemy", "watchfiles")
+QUIET = ("alembic", "asyncio", "dbos", "httpcore", "httpx", "sqlalchemy")
 
 
 def configure(level: str, form: str) -> None:
