@@ -21,6 +21,7 @@ from app.http.openapi import install_openapi
 from app.http.problems import install_problems
 from app.http.requests import Requests
 from app.services.jobs import Engine
+from app.services.opened import OpenVersions
 
 log = logging.getLogger("gatecast")
 
@@ -41,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.database = Database(settings.url)
     app.state.engine = Engine(settings.url)
+    app.state.versions = OpenVersions(settings.store, settings.max_versions_loaded)
     install_problems(app)
     install_openapi(app)
     install_docs(app)

@@ -29,7 +29,7 @@ from app.http.problems import problems
 from app.http.sessions import ReadSession, WriteSession, actor
 from app.services import registry, registry_pages
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["Models"])
 CHUNK = 1024 * 1024
 Key = TypeVar("Key", int, str)
 Row = TypeVar("Row")

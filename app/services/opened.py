@@ -1,0 +1,59 @@
+"""Versions kept open in memory: checked against their digest once, then shared by every request of the process."""
+
+import json
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from app import store
+from app.errors import Unavailable
+from models import OpenArtifact, open_artifact
+
+
+class OpenVersions:
+    """The `limit` versions asked for last. Which version a name stands for is never kept here: that is read from the
+    database each time, so a moved alias is seen by the next request. Safe to use from several threads."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self._store, self._limit = folder, limit
+        self._open: OrderedDict[tuple[str, str], OpenArtifact] = OrderedDict()
+        self._lock = threading.Lock()  # held for a moment
+        self._loading = threading.Lock()  # held while a version is read: two requests never load it twice
+
+    def get(self, folder: str, digest: str) -> OpenArtifact:
+        """The version in this folder of the store, ready to answer.
+
+        Raises Unavailable `artifact-damaged` when the files are not the published ones or cannot be read.
+        """
+        if found := self._find((folder, digest)):
+            return found
+        with self._loading:
+            if found := self._find((folder, digest)):
+                return found
+            path = store.local(self._store, folder)
+            store.verify(path, digest)
+            try:
+                opened = open_artifact(path)
+            except (ValueError, KeyError, json.JSONDecodeError) as error:
+                detail = f"the stored version {folder} cannot be opened by this release: {error}"
+                raise Unavailable(detail, code="artifact-damaged") from error
+            with self._lock:
+                self._open[folder, digest] = opened
+                while len(self._open) > self._limit:
+                    self._open.popitem(last=False)
+            return opened
+
+    def drop(self, folder: str) -> None:
+        """Let go of a version that has been deleted."""
+        with self._lock:
+            for key in [key for key in self._open if key[0] == folder]:
+                del self._open[key]
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def _find(self, key: tuple[str, str]) -> OpenArtifact | None:
+        with self._lock:
+            if found := self._open.get(key):
+                self._open.move_to_end(key)
+            return found
