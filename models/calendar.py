@@ -1,11 +1,11 @@
-"""The calendar: absolute steps from times and back. A step is a number, counted from 1970-01-01 in the dataset's zone; a
-phase is where in a step a series' rows lie, in µs, and 0 is what the frequency's name says, at midnight.
+"""The calendar: absolute steps from times, and back.
 
-Units shorter than a day advance in UTC: step = floor(time / length), phase = the rest. All others advance in days of the local
-clock, whatever their length, and a phase holds whole days and the local time of day:
-D and W count days from 1970-01-01 or from the anchor's weekday, B business days; months, quarters and years count months from
-the anchor, and their phase also holds the month inside the step and the day of the month that the series means, cut to the
-length of shorter months (31 January, 28 February, 31 March).
+A step is a number, counted from 1970-01-01 on the dataset's clock. A phase says where inside its steps a series' rows
+lie, in µs; 0 is what the frequency's name says, at midnight. Units shorter than a day advance in UTC: the step is the
+time divided by its length, the phase the rest. All others advance in days of the local clock, however long those are,
+and their phase is whole days and the local time of day: D counts days, W days from the anchor's weekday, B business
+days. Months, quarters and years count months from the anchor; their phase also holds the month inside the step and the
+day of the month that the series means, cut to the length of shorter months: 31 January, 28 February, 31 March.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import spacing, zones
-from models.frequency import MONTHLY, MONTHS, SECONDS, WEEKDAYS, Frequency
+from models.frequency import MONTHLY, SECONDS, Frequency
+from models.spacing import MONTHS, WEEKDAYS
 from models.zones import DAY, SECOND, Bool, Int
 
 __all__ = ["Calendar", "Frequency"]
@@ -36,8 +37,10 @@ class Calendar:
         return cls(Frequency.parse(frequency), time_zone)
 
     def locate(self, times: Int) -> tuple[Int, Int]:
-        """Absolute step and phase of each time, two (n,). What `times` makes of both is the time again, except that of a
-        local time shown twice, by units of a day and longer, it is the first."""
+        """Absolute step and phase of each time, both (n,). `times` makes the time of them again.
+
+        One thing is lost: with units of a day and longer, which of the two a local time shown twice was.
+        """
         unit, multiple = self.frequency.unit, self.frequency.multiple
         if self.frequency.is_integer:
             return _divided(times, multiple)
@@ -80,8 +83,10 @@ class Calendar:
         return zones.zone(self.time_zone).to_utc(days * DAY + clock)[0]
 
     def settle(self, codes: Int, phases: Int, steps: Int) -> Int:
-        """The phase of each series, (k,): that of most of its rows; for months and longer the day of the month that explains
-        most rows. `codes` (n,) are the series of the rows, 0 to k - 1, in any order; a series without rows has phase 0."""
+        """The phase of each series, (k,): that of most of its rows, for months and longer the one that explains most.
+
+        `codes` (n,) are the series of the rows, 0 to k - 1, in any order. A series without rows has phase 0.
+        """
         count = int(codes.max()) + 1 if codes.size else 0
         if self.frequency.unit == "B":
             working = phases < self.frequency.multiple * DAY
@@ -93,8 +98,7 @@ class Calendar:
         common = spacing.majority(codes, phases, count)
         if self.frequency.unit not in MONTHLY:
             return common
-        mixed = np.zeros(count, np.bool_)
-        mixed[codes[phases != common[codes]]] = True
+        mixed = spacing.unequal(codes, phases, common)
         rows = mixed[codes]
         if not rows.any():
             return common
@@ -112,23 +116,24 @@ class Calendar:
         return np.where(mixed, settled, common)
 
     def on_grid(self, steps: Int, phases: Int, series_phases: int | Int) -> Bool:
-        """Whether each row (step, phase) lies where its series' phase puts that step, (n,): so does 28 February in a series
-        of month ends, and 01:00 on a day whose midnight the clock skips. A weekend is never on a grid of business days."""
+        """Whether each row (step, phase) lies where its series' phase puts that step, (n,).
+
+        28 February does in a series of month ends, and 01:00 on a day whose midnight the clock skips; a weekend never
+        does on business days.
+        """
         same = phases == series_phases
-        if self.frequency.unit == "B":
-            same &= phases < self.frequency.multiple * DAY
-        if self.frequency.is_integer or self.frequency.unit in SECONDS or same.all():
+        if self.frequency.is_integer or self.frequency.unit in SECONDS:
             return same
         odd = np.flatnonzero(~same)
         expected = np.broadcast_to(np.asarray(series_phases, np.int64), same.shape)[odd]
         same[odd] = self.times(steps[odd], phases[odd]) == self.times(steps[odd], expected)
-        if self.frequency.unit == "B":
-            same[odd] &= phases[odd] < self.frequency.multiple * DAY
-        return same
+        return same & (phases < self.frequency.multiple * DAY) if self.frequency.unit == "B" else same
 
     def to_utc(self, local: Int, second: Bool | None = None) -> tuple[Int, Bool, Bool]:
-        """UTC µs of readings of the local clock in µs; which readings it shows twice; which it never shows. A reading shown
-        twice means the first time, or the second where `second`; one never shown is moved forward by the gap."""
+        """UTC µs of readings of the local clock in µs; which readings it shows twice; which it never shows.
+
+        A reading shown twice means the first time, or the second where `second`; one never shown moves on by the gap.
+        """
         return zones.zone(self.time_zone).to_utc(local, second)
 
     def to_local(self, times: Int) -> Int:
@@ -136,9 +141,9 @@ class Calendar:
         return zones.zone(self.time_zone).to_local(times)
 
     def stamps(self, times: Int) -> list[str] | list[int]:
-        """RFC 3339 with the zone's offset at each time, fractions of a second only where there are any; `step`: integers.
+        """RFC 3339 with the zone's offset at each time, fractions of a second where there are any; integers for `step`.
 
-        An offset of old local mean time is rounded to minutes, which RFC 3339 knows alone; the instant stays the same.
+        RFC 3339 knows whole minutes of offset alone: local mean times of old are rounded, the instant stays the same.
         """
         if self.frequency.is_integer:
             return times.tolist()
@@ -150,9 +155,10 @@ class Calendar:
         suffixes = np.array([f"{'-' if kind < 0 else '+'}{abs(kind) // 60:02}:{abs(kind) % 60:02}" for kind in kinds])
         text = np.datetime_as_string(local.astype("datetime64[us]"), unit="s")
         stamps: list[str] = np.strings.add(text, suffixes[which]).tolist()
-        for row in np.flatnonzero(times % SECOND):
-            micros = np.datetime_as_string(local[row].astype("datetime64[us]"), unit="us")
-            stamps[row] = micros.rstrip("0") + str(suffixes[which[row]])
+        fine = np.flatnonzero(times % SECOND)
+        text = np.strings.rstrip(np.datetime_as_string(local[fine].astype("datetime64[us]"), unit="us"), "0")
+        for row, stamp in zip(fine.tolist(), np.strings.add(text, suffixes[which[fine]]).tolist(), strict=True):
+            stamps[row] = stamp
         return stamps
 
     @property
@@ -170,7 +176,7 @@ class Calendar:
         return MONTHS.index(self.frequency.anchor) % MONTHLY[self.frequency.unit]
 
     def _day_code(self, day: Int, length: Int) -> Int:
-        """A day of the month in a phase: from 0 for the first; where the name says month end, back from 0 for the last."""
+        """A day of the month as a phase holds it: up from 0, the first; if the name says end, down from 0, the last."""
         if self.frequency.unit[1] == "S":
             return day - 1
         return np.where(day == length, 0, 31 - day)
