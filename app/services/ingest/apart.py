@@ -1,0 +1,42 @@
+"""A body read in a process of its own: started here, answered through files in a folder."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from app.config import MIB
+from app.errors import Unavailable
+from app.services.ingest.transfer import pack_question, read_answer
+from app.services.ingest.upload import Ask, Known, Upload
+
+OWN_PROCESS_BYTES = MIB
+
+
+def parse_apart(path: Path, folder: Path, ask: Ask, known: Known) -> Upload:
+    """`parse_here` in a process of its own, whose answer comes back through `folder`. Unavailable when it was killed."""
+    # The child needs none of the server's secrets.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATECAST_")}
+    command = [sys.executable, "-m", "app.services.ingest.process", str(folder.absolute())]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
+    try:
+        assert child.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(pack_question(path.absolute(), ask, known) + b"\n")
+            child.stdin.flush()
+        code = child.wait()
+    finally:
+        child.kill()
+        child.wait()
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()  # pyright: ignore[reportOptionalMemberAccess]
+    upload = read_answer(folder)
+    if upload is None:
+        how = f"killed by signal {-code}" if code < 0 else f"ended with status {code}"
+        raise Unavailable(
+            f"the process that read the file was {how}, perhaps for want of memory; nothing was stored. "
+            "Send the file again, or in smaller parts.",
+            code="reader-ended",
+        )
+    return upload

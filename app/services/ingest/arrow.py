@@ -1,0 +1,35 @@
+"""pyarrow ships no types: its modules enter here, once, as `Any`, so that the strict checker can read the rest of the folder."""
+
+from importlib import import_module
+from typing import Any
+
+pa: Any = import_module("pyarrow")
+pc: Any = import_module("pyarrow.compute")
+csv: Any = import_module("pyarrow.csv")
+json: Any = import_module("pyarrow.json")
+parquet: Any = import_module("pyarrow.parquet")
+types: Any = import_module("pyarrow.types")
+
+Column = Any  # a pyarrow.ChunkedArray
+
+
+def is_text(kind: Any) -> bool:
+    """Whether an Arrow type holds text, dictionaries of text included."""
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def is_number(kind: Any) -> bool:
+    """Whether an Arrow type holds numbers; booleans do not count."""
+    return types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+
+
+def plain(column: Column) -> Column:
+    """The column without dictionary encoding; text as one type, 64-bit offsets, so that nothing overflows at 2 GB."""
+    kind = column.type
+    if types.is_dictionary(kind):
+        column = column.cast(pa.large_string() if is_text(kind) else kind.value_type)
+    elif types.is_string_view(kind):
+        column = column.cast(pa.large_string())
+    return column

@@ -1,0 +1,42 @@
+"""The process that reads one body and ends: `python -m app.services.ingest.process FOLDER`, the question on standard input."""
+
+import contextlib
+import os
+import sys
+import threading
+from pathlib import Path
+
+from app.errors import AppError, TooLarge
+from app.services.ingest.reading import parse_here
+from app.services.ingest.transfer import unpack_question, write_refusal, write_upload
+
+
+def main() -> None:
+    """Answer one question. When the server goes away, standard input ends, and so does this process."""
+    line = sys.stdin.buffer.readline()
+    threading.Thread(target=_end_with_the_server, daemon=True).start()
+    _be_killed_first()
+    folder = Path(sys.argv[1])
+    path, ask, known = unpack_question(line)
+    try:
+        write_upload(parse_here(path, folder, ask, known), folder)
+    except AppError as error:
+        write_refusal(error, folder)
+    except MemoryError:
+        write_refusal(TooLarge("the file needs more memory than this machine has; send it in parts"), folder)
+
+
+def _end_with_the_server() -> None:
+    while os.read(0, 4096):  # not through sys.stdin: its lock would be held when the interpreter ends
+        pass
+    os._exit(1)
+
+
+def _be_killed_first() -> None:
+    """When memory runs out, Linux shall end this process and not the server."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""One media type, one reader: from a body to a sheet, and on to an Upload, in this process."""
+
+from pathlib import Path
+
+from app.errors import UnsupportedMedia
+from app.services.ingest.assemble import assemble
+from app.services.ingest.columnar import read_arrow, read_parquet
+from app.services.ingest.delimited import read_delimited
+from app.services.ingest.inflate import coding_of, inflate
+from app.services.ingest.records import read_json, read_lines
+from app.services.ingest.sheet import Sheet, refuse
+from app.services.ingest.upload import ARROW, CSV, JSON, JSONL, MEDIA_TYPES, NDJSON, PARQUET, Ask, Known, Upload
+
+
+def media_type(said: str) -> str:
+    """The bare media type. UnsupportedMedia when it is not read here, or names a character set other than UTF-8."""
+    name, *parameters = (part.strip().lower() for part in said.split(";"))
+    if name not in MEDIA_TYPES:
+        raise UnsupportedMedia(f"expected one of {', '.join(MEDIA_TYPES)}, got {said[:100]!r}")
+    for parameter in parameters:
+        label, _, value = parameter.partition("=")
+        if label.strip() == "charset" and value.strip(' "') not in ("utf-8", "utf8", "us-ascii"):
+            raise UnsupportedMedia(f"expected charset=utf-8, got {parameter[:100]!r}")
+    return name
+
+
+def check(ask: Ask) -> None:
+    """Refuse what needs no look at the file."""
+    media_type(ask.media_type)
+    if ask.layout not in ("long", "wide"):
+        refuse("bad_layout", f"expected layout long or wide, got {ask.layout!r}")
+
+
+def parse_here(path: Path, folder: Path, ask: Ask, known: Known) -> Upload:
+    """The Upload in `path`; `folder` takes files made on the way."""
+    check(ask)
+    coding = coding_of(path, ask.encoding)
+    if coding is not None:
+        path = inflate(path, coding, folder / "inflated", ask.max_inflated_bytes)
+    return assemble(_read(path, folder, ask), ask, known)
+
+
+def _read(path: Path, folder: Path, ask: Ask) -> Sheet:
+    if path.stat().st_size == 0:
+        refuse("empty_file", "the file is empty")
+    kind = media_type(ask.media_type)
+    if kind == CSV:
+        return read_delimited(path, ask)
+    if kind == PARQUET:
+        return read_parquet(path, ask)
+    if kind == ARROW:
+        return read_arrow(path, ask)
+    if kind in (NDJSON, JSONL):
+        return read_lines(path, ask)
+    assert kind == JSON
+    return read_json(path, folder, ask)

@@ -1,0 +1,126 @@
+"""A file read but not yet understood, and the list of what is wrong or odd in it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import MAX_LISTED, Complaint, Invalid
+from app.services.ingest.arrow import Column
+
+PREVIEW = 60
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How a file's rows are numbered for people. `numbers(indexes)` takes ascending row indexes from 0."""
+
+    explained: str
+    numbers: Callable[[Sequence[int]], list[int]]
+
+
+def counted_from_one(indexes: Sequence[int]) -> list[int]:
+    return [index + 1 for index in indexes]
+
+
+RECORDS = Rows("Records are numbered from 1.", counted_from_one)
+
+
+@dataclass
+class Sheet:
+    """Columns by name, each an Arrow column of `length` rows. `delimiter` is that of a CSV file, None for other formats."""
+
+    columns: dict[str, Column]
+    length: int
+    rows: Rows
+    delimiter: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.columns)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One complaint whose rows are still indexes; `{row}` and `{other}` in the message become their numbers."""
+
+    code: str
+    message: str
+    index: int | None = None
+    other: int | None = None
+    column: str | None = None
+    value: str | None = None
+    hint: str | None = None
+
+
+@dataclass
+class Findings:
+    """Complaints while they are collected: each check may list its first hundred, `count` counts all."""
+
+    count: int = 0
+    listed: list[Finding] = field(default_factory=list[Finding])
+
+    def add(self, finding: Finding) -> None:
+        self.count += 1
+        self.listed.append(finding)
+
+    def add_rows(self, like: Finding, indexes: NDArray[np.int64], value: Callable[[int], str | None]) -> None:
+        """One complaint like `like` for each row; `value(index)` is what stands there."""
+        self.count += len(indexes)
+        for index in indexes[:MAX_LISTED].tolist():
+            self.listed.append(Finding(like.code, like.message, index, None, like.column, value(index), like.hint))
+
+    def complaints(self, rows: Rows) -> list[Complaint]:
+        """The first hundred by row (those about the whole file first), with rows as people count them."""
+        chosen = sorted(self.listed, key=lambda finding: -1 if finding.index is None else finding.index)[:MAX_LISTED]
+        wanted = sorted({i for finding in chosen for i in (finding.index, finding.other) if i is not None})
+        number = dict(zip(wanted, rows.numbers(wanted), strict=True))
+        return [_complaint(finding, number) for finding in chosen]
+
+    def refuse(self, rows: Rows, code: str = "invalid-file") -> None:
+        """Raise Invalid with everything collected, if anything was."""
+        if not self.count:
+            return
+        complaints = self.complaints(rows)
+        first = complaints[0]
+        place = "" if first.row is None else f" (row {first.row}{f', column {first.column!r}' if first.column else ''})"
+        number = "1 problem" if self.count == 1 else f"{self.count} problems"
+        raise Invalid(
+            f"{number} in the file, nothing was stored; the first{place}: {first.message}. {rows.explained}",
+            code=code,
+            errors=complaints,
+            error_count=self.count,
+        )
+
+
+def _complaint(finding: Finding, number: dict[int, int]) -> Complaint:
+    message = finding.message
+    row = other = None
+    if finding.index is not None:
+        row = number[finding.index]
+        message = message.replace("{row}", str(row))
+    if finding.other is not None:
+        other = number[finding.other]
+        message = message.replace("{other}", str(other))
+    return Complaint(
+        code=finding.code,
+        message=message,
+        row=row,
+        column=finding.column,
+        value_preview=preview(finding.value),
+        hint=finding.hint,
+    )
+
+
+def preview(value: str | None) -> str | None:
+    """At most 60 characters of a value."""
+    return value if value is None or len(value) <= PREVIEW else value[: PREVIEW - 1] + "…"
+
+
+def refuse(code: str, message: str, hint: str | None = None, **place: str | int | None) -> NoReturn:
+    """Refuse the whole file for one reason. `place` may name row, column and value_preview of the complaint."""
+    complaint = Complaint(code=code, message=message, hint=hint, **place)  # pyright: ignore[reportArgumentType]
+    detail = message if hint is None else f"{message}; {hint}"
+    raise Invalid(f"{detail}. Nothing was stored.", code="invalid-file", errors=[complaint])

@@ -1,0 +1,69 @@
+"""One pass over a text file before it is parsed: is it UTF-8, where does it begin, how many lines has it."""
+
+import codecs
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.services.ingest.sheet import preview, refuse
+
+PIECE = 1 << 20
+_HINTS = (
+    (b"PAR1", "this is a Parquet file: send it as application/vnd.apache.parquet"),
+    (b"ARROW1", "this is an Arrow file: send it as application/vnd.apache.arrow.stream"),
+    (b"PK\x03\x04", "this is a ZIP archive or an Excel workbook: save it as CSV"),
+    (codecs.BOM_UTF16_LE, "this looks like UTF-16: save it as UTF-8"),
+    (codecs.BOM_UTF16_BE, "this looks like UTF-16: save it as UTF-8"),
+)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """`start` is the first byte after a byte order mark; `lines` counts lines; `quotes` and `bare_returns` say whether double
+    quotes and carriage returns without line feed occur."""
+
+    start: int
+    lines: int
+    quotes: bool
+    bare_returns: bool
+
+
+def scan(path: Path) -> Scan:
+    """Read the file once. Invalid on bytes that are not UTF-8 text (byte offset and row named) and on an empty file."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset = newlines = returns = pairs = 0
+    quotes = False
+    first = last = b""
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            first = first or piece[:8]
+            _check(decoder, piece, offset, newlines, first)
+            newlines += piece.count(b"\n")
+            quotes = quotes or b'"' in piece
+            returns += piece.count(b"\r")
+            pairs += piece.count(b"\r\n") + (last == b"\r" and piece.startswith(b"\n"))
+            offset += len(piece)
+            last = piece[-1:]
+    if not offset:
+        refuse("empty_file", "the file is empty")
+    _check(decoder, b"", offset, newlines, first, final=True)
+    start = 3 if first.startswith(codecs.BOM_UTF8) else 0
+    return Scan(start, newlines + (last != b"\n"), quotes, returns > pairs)
+
+
+def _check(
+    decoder: codecs.IncrementalDecoder, piece: bytes, offset: int, newlines: int, first: bytes, final: bool = False
+) -> None:
+    held = len(decoder.getstate()[0])
+    hint = next((hint for magic, hint in _HINTS if first.startswith(magic)), "save the file as UTF-8")
+    try:
+        decoder.decode(piece, final)
+    except UnicodeDecodeError as error:
+        at = offset - held + error.start
+        bad = error.object[error.start : error.start + 4]
+        row = newlines + piece.count(b"\n", 0, max(error.start - held, 0)) + 1
+        shown = preview(bad.hex(" "))
+        refuse("encoding", f"not UTF-8 text: byte {at} (row {row}) is {shown}", hint, row=row, value_preview=shown)
+    place = piece.find(b"\0")
+    if place >= 0:
+        row = newlines + piece.count(b"\n", 0, place) + 1
+        refuse("encoding", f"not text: byte {offset + place} (row {row}) is zero", hint, row=row, value_preview="00")

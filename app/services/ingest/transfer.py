@@ -1,0 +1,116 @@
+"""An Upload or a refusal as files in a folder: arrays as .npy, the rest as one JSON document. No pickle."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from app.errors import AppError, Complaint, Invalid, TooLarge, Unavailable, UnsupportedMedia
+from app.services.ingest.upload import Ask, Audit, Covariate, Known, Upload
+from models import Calendar
+
+DOCUMENT = "document.json"
+_MAP_BYTES = 1 << 20
+_REFUSALS: dict[str, type[AppError]] = {
+    kind.__name__: kind for kind in (Invalid, TooLarge, UnsupportedMedia, Unavailable)
+}
+
+
+def pack_question(path: Path, ask: Ask, known: Known) -> bytes:
+    return orjson.dumps({"path": str(path), "ask": asdict(ask), "known": asdict(known)})
+
+
+def unpack_question(line: bytes) -> tuple[Path, Ask, Known]:
+    document = orjson.loads(line)
+    ask = {name: tuple(value) if isinstance(value, list) else value for name, value in document["ask"].items()}
+    known = document["known"]
+    known["columns"] = {name: tuple(value) for name, value in known["columns"].items()}
+    return Path(document["path"]), Ask(**ask), Known(**known)
+
+
+def write_upload(upload: Upload, folder: Path) -> None:
+    """Arrays first, the document last: where it is, all is."""
+    for name in ("phases", "offsets", "steps", "values"):
+        np.save(folder / f"{name}.npy", getattr(upload, name), allow_pickle=False)
+    document = {
+        "frequency": upload.calendar.frequency.name,
+        "time_zone": upload.calendar.time_zone,
+        "keys": upload.keys,
+        "columns": upload.columns,
+        "audit": asdict(upload.audit),
+        "covariates": _write_covariates(upload.covariates, folder, "covariate"),
+        "statics": _write_covariates(upload.statics, folder, "static"),
+    }
+    (folder / DOCUMENT).write_bytes(orjson.dumps({"upload": document}))
+
+
+def _write_covariates(covariates: dict[str, Covariate], folder: Path, prefix: str) -> list[dict[str, Any]]:
+    documents: list[dict[str, Any]] = []
+    for place, (name, covariate) in enumerate(covariates.items()):
+        np.save(folder / f"{prefix}-{place}-values.npy", covariate.values, allow_pickle=False)
+        np.save(folder / f"{prefix}-{place}-present.npy", covariate.present, allow_pickle=False)
+        kept = {"name": name, "role": covariate.role, "kind": covariate.kind, "categories": covariate.categories}
+        documents.append(kept)
+    return documents
+
+
+def write_refusal(error: AppError, folder: Path) -> None:
+    kind = type(error).__name__
+    document = {
+        "kind": kind if kind in _REFUSALS else Unavailable.__name__,
+        "detail": error.detail,
+        "code": error.code,
+        "errors": [asdict(complaint) for complaint in error.errors],
+        "error_count": error.error_count,
+    }
+    (folder / DOCUMENT).write_bytes(orjson.dumps({"refusal": document}))
+
+
+def read_answer(folder: Path) -> Upload | None:
+    """What the folder holds: the Upload, or None when there is no answer in it. Raises the refusal if it is one.
+
+    Large arrays are mapped, not read: they stay usable after the folder is gone and cost memory only where they are touched.
+    """
+    try:
+        document = orjson.loads((folder / DOCUMENT).read_bytes())
+    except FileNotFoundError:
+        return None
+    if refusal := document.get("refusal"):
+        complaints = [Complaint(**complaint) for complaint in refusal["errors"]]
+        kind = _REFUSALS[refusal["kind"]]
+        raise kind(refusal["detail"], code=refusal["code"], errors=complaints, error_count=refusal["error_count"])
+    upload = document["upload"]
+    audit = upload["audit"]
+    return Upload(
+        calendar=Calendar.of(upload["frequency"], upload["time_zone"]),
+        keys=upload["keys"],
+        phases=_load(folder / "phases.npy"),
+        offsets=_load(folder / "offsets.npy"),
+        steps=_load(folder / "steps.npy"),
+        values=_load(folder / "values.npy"),
+        covariates=_read_covariates(upload["covariates"], folder, "covariate"),
+        statics=_read_covariates(upload["statics"], folder, "static"),
+        columns=upload["columns"],
+        audit=Audit([Complaint(**complaint) for complaint in audit["warnings"]], audit["warning_count"]),
+    )
+
+
+def _read_covariates(documents: list[dict[str, Any]], folder: Path, prefix: str) -> dict[str, Covariate]:
+    return {
+        kept["name"]: Covariate(
+            role=kept["role"],
+            kind=kept["kind"],
+            values=_load(folder / f"{prefix}-{place}-values.npy"),
+            present=_load(folder / f"{prefix}-{place}-present.npy"),
+            categories=tuple(kept["categories"]),
+        )
+        for place, kept in enumerate(documents)
+    }
+
+
+def _load(path: Path) -> NDArray[Any]:
+    mode = "r" if path.stat().st_size > _MAP_BYTES else None
+    return np.load(path, mmap_mode=mode, allow_pickle=False)

@@ -1,0 +1,108 @@
+"""What goes into `parse` and what comes out: Known, Ask, Upload, Covariate, Audit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.config import MIB
+from app.errors import MAX_LISTED, Complaint
+from models import Calendar
+
+CSV = "text/csv"
+PARQUET = "application/vnd.apache.parquet"
+ARROW = "application/vnd.apache.arrow.stream"
+NDJSON = "application/x-ndjson"
+JSONL = "application/jsonl"
+JSON = "application/json"
+MEDIA_TYPES = (CSV, PARQUET, ARROW, NDJSON, JSONL, JSON)
+ENCODINGS = ("gzip", "zstd")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the dataset already is. `frequency` None: nothing decided yet. `phases`: series key to phase; `columns`: covariate
+    name to (role, kind)."""
+
+    frequency: str | None = None
+    time_zone: str = "UTC"
+    phases: Mapping[str, int] = field(default_factory=dict)
+    columns: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What the sender said about the file. `encoding` is the content encoding; `dataset` names the one series of a file
+    without id column."""
+
+    media_type: str
+    encoding: str | None = None
+    layout: str = "long"
+    frequency: str | None = None
+    id_column: str | None = None
+    time_column: str | None = None
+    target_column: str | None = None
+    static_columns: tuple[str, ...] = ()
+    future_columns: tuple[str, ...] = ()
+    past_columns: tuple[str, ...] = ()
+    dataset: str = "series"
+    max_inflated_bytes: int = 8192 * MIB
+    max_columns: int = 10_000
+    max_series: int = 1_000_000
+    max_span: int = 10_000_000
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Covariate column to the role the sender gave it."""
+        named = {"static": self.static_columns, "future": self.future_columns, "past": self.past_columns}
+        return {column: role for role, columns in named.items() for column in columns}
+
+
+@dataclass(frozen=True)
+class Covariate:
+    """One column beside the target. `values` float64: (rows,), or (series,) for a static one; a category's value is its code,
+    `categories[code - 1]` its text, 0 = missing. A missing number is NaN. `present` is False where no value was given."""
+
+    role: str
+    kind: str
+    values: NDArray[np.float64]
+    present: NDArray[np.bool_]
+    categories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was noticed in a file that was taken: at most 100 warnings listed, all counted."""
+
+    warnings: list[Complaint] = field(default_factory=list[Complaint])
+    warning_count: int = 0
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "errors": 0,
+            "warnings": self.warning_count,
+            "findings": [complaint.document() for complaint in self.warnings[:MAX_LISTED]],
+        }
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file as arrays: rows sorted by (key, step), one row for each (key, step).
+
+    Series `i` is `keys[i]` (ascending), its rows are `offsets[i]:offsets[i + 1]`, its phase `phases[i]`. `steps` (rows,) are
+    absolute steps of `calendar`, `values` (rows,) the target, NaN where a null was sent. `covariates` are the past and future
+    columns, `statics` the static ones, in the file's column order. `columns` says how each column was understood.
+    """
+
+    calendar: Calendar
+    keys: list[str]
+    phases: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    values: NDArray[np.float64]
+    covariates: dict[str, Covariate]
+    statics: dict[str, Covariate]
+    columns: dict[str, Any]
+    audit: Audit
