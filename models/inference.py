@@ -73,6 +73,7 @@ class OpenArtifact:
         distance of each quantile from the median there is the root of the sum of squares of the graph's own and the one at
         the end of the part before: the errors of the parts are taken as independent.
         """
+        silent = ~present.any(axis=1)  # before anything is fed back
         parts = [self._forward(values, present)]
         median = level_weights(self.levels, (0.5,))[0]
         while len(parts) * self.horizon < horizon:
@@ -86,7 +87,6 @@ class OpenArtifact:
             wider = np.sign(own + before) * np.hypot(own, before)
             parts.append(self._bounded(np.maximum.accumulate(centre + wider, axis=2)))
         found = np.concatenate(parts, axis=1)[:, :horizon] if len(parts) > 1 else parts[0][:, :horizon]
-        silent = ~present.any(axis=1)
         if silent.any():
             found = np.where(silent[:, None, None], np.nan, found)
         return found
