@@ -27,13 +27,15 @@ lint: $(VENV)/.dev ## format, lint, types and import rules alone
 
 bench: $(VENV)/.dev ## what the claims rest on; M4=folder SCORER=score.py add the accuracy run (see bench/README.md)
 	@$(BIN)/python bench/concurrency.py
-	@if [ -n "$(M4)" ]; then $(BIN)/python bench/m4.py --data "$(M4)" $(if $(SCORER),--scorer "$(SCORER)"); fi
+	@if [ -n "$(M4)" ]; then $(BIN)/python -m pip install -q -e '.[bench]' \
+	  && $(BIN)/python bench/m4.py --data "$(M4)" $(if $(SCORER),--scorer "$(SCORER)"); fi
 
 openapi: $(VENV)/.dev ## write openapi.json anew after a change of the interface
 	@$(BIN)/python -m app openapi > openapi.json.new && mv openapi.json.new openapi.json
 
 migration: $(VENV)/.dev ## draft a migration from the tables: make migration m="add a column"
 	@$(BIN)/python -m migrations "$(m)"
+	@$(BIN)/ruff format -q migrations/versions && $(BIN)/ruff check -q --fix migrations/versions
 
 clean: ## remove the environment and every cache; data stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis

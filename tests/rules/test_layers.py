@@ -1,6 +1,7 @@
 """Who may import whom: the contracts of pyproject.toml, and what they cannot say."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,15 @@ def test_the_front_door_answers_the_same_whoever_looked_first() -> None:
         "    assert first is second and type(first).__name__ != 'module', name\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_map_shows_every_file() -> None:
+    page = (ROOT / "app" / "README.md").read_text(encoding="utf-8").partition("## Rules")[0]
+    rooms = [path for path in (*APP, *(ROOT / "models").glob("*.py")) if path.stem != "__init__"]
+    inside = ("app/api/", "app/cli/", "app/services/ingest/")  # shown as a room
+    files = [path for path in rooms if not str(path.relative_to(ROOT)).startswith(inside)]
+    assert len(files) > 40
+    assert not [str(path.relative_to(ROOT)) for path in files if not re.search(rf"\b{path.stem}\b", page)]
 
 
 def test_engine_stays_in_its_rooms() -> None:

@@ -45,8 +45,8 @@ def test_every_dependency_is_used() -> None:
         "python-multipart",  # read by Starlette when a form comes
         "psycopg",  # loaded by SQLAlchemy from the URL
         "tzdata",  # zones for machines without a zone database
-        "onnxscript",  # torch's exporter needs it
-        "pydantic",
+        "onnx",  # torch's exporter needs both
+        "onnxscript",
     }
     modules = {"pydantic-settings": "pydantic_settings", "fastapi-offline": "fastapi_offline"}
     text = "\n".join(
