@@ -1,5 +1,195 @@
-"""TODO."""
+"""Jobs: ask for background work, follow it, cancel it, try it again."""
 
-from fastapi import APIRouter
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
-router = APIRouter()
+from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from app.api.schemas.common import JobPath
+from app.api.schemas.jobs import JobIn, JobOut, JobsOut, Kind, State, TrainIn
+from app.db.session import Database
+from app.http.idempotency import IDEMPOTENT, idempotent
+from app.http.pages import DEFAULT_SIZE, PageSize, PageToken, bad_token, decode_token, encode_token, next_link
+from app.http.problems import problems
+from app.http.sessions import AppSettings, JobEngine, ReadSession, WriteSession, database, workspace
+from app.services import backtests, jobs, training
+from app.services.backtests import BacktestAsk
+from app.services.jobs import NewJob
+from app.services.training import TrainAsk
+
+router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
+
+LOOK_EVERY = 0.25  # seconds between two looks for events; they are written at most twice a second
+LAST_SEQ = 2**31 - 1
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "description": "Accepted. `Location` leads to the job; look there again after `Retry-After` seconds.",
+        "headers": {
+            "Location": {"description": "The job.", "schema": {"type": "string"}},
+            "Retry-After": {"description": "Seconds.", "schema": {"type": "string"}},
+        },
+    }
+}
+EXAMPLES = {
+    "train": {
+        "summary": "Train a version",
+        "value": {
+            "kind": "train",
+            "dataset": "gasoline",
+            "model": "fuel",
+            "preset": "fast",
+            "config": {"cell": "gru", "horizon": 12},
+        },
+    },
+    "backtest": {
+        "summary": "Backtest a version",
+        "value": {"kind": "backtest", "dataset": "gasoline", "model": "fuel", "origins": 8, "horizon": 12},
+    },
+}
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Start a job",
+    response_model=JobOut,
+    responses=ACCEPTED | problems(404, 409, 429),
+    dependencies=[IDEMPOTENT],
+)
+def create_job(
+    *,
+    ask: Annotated[JobIn, Body(openapi_examples=EXAMPLES)],  # pyright: ignore[reportArgumentType]
+    request: Request,
+    session: WriteSession,
+    settings: AppSettings,
+    engine: JobEngine,
+) -> Response:
+    """Starts training (`train`) or a backtest (`backtest`) in the background. Follow it at `/v1/jobs/{id}`, or live at
+    `/v1/jobs/{id}/events`. It survives a restart of the server and of the worker. Send an `Idempotency-Key` if you may
+    have to repeat the request."""
+
+    def make() -> tuple[int, dict[str, str], dict[str, Any]]:
+        if isinstance(ask, TrainIn):
+            config = ask.config.replace(preset=ask.preset) if ask.preset else ask.config
+            wanted = TrainAsk(ask.dataset, ask.model, config, ask.revision, ask.promote, ask.warm_start_from)
+            spec = training.plan(session, wanted, settings.max_horizon)
+        else:
+            asked = BacktestAsk(**ask.model_dump(exclude={"kind", "baselines"}), baselines=tuple(ask.baselines))
+            spec = backtests.plan(session, asked, settings.max_horizon)
+        return _accepted(jobs.submit(session, engine, NewJob(ask.kind, spec), settings.max_queue))
+
+    digest = hashlib.sha256(ask.model_dump_json().encode()).hexdigest()
+    return idempotent(request, session, digest, make)
+
+
+@router.get("", summary="List jobs", responses=problems())
+def list_jobs(
+    *,
+    request: Request,
+    response: Response,
+    session: ReadSession,
+    state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
+    kind: Annotated[Kind | None, Query(description="Only jobs of this kind.")] = None,
+    page_size: PageSize = DEFAULT_SIZE,
+    page_token: PageToken = None,
+) -> JobsOut:
+    """All jobs, newest first."""
+    rows, before = jobs.list_page(session, state, kind, _before(page_token), page_size)
+    token = encode_token([before]) if before else None
+    response.headers.update(next_link(request, token))
+    return JobsOut(jobs=[JobOut.of(row) for row in rows], next_page_token=token)
+
+
+@router.get("/{job}", summary="Show a job", responses=problems(404))
+def show_job(job: JobPath, session: ReadSession) -> JobOut:
+    """Where a job is: state, progress, latest figures; its result when it succeeded, the reason when it failed."""
+    return JobOut.of(jobs.get(session, job))
+
+
+def _after(
+    job: JobPath,
+    session: ReadSession,
+    last_event_id: Annotated[
+        int | None,
+        Header(description="`id` of the last event received: the stream goes on after it.", ge=0, le=LAST_SEQ),
+    ] = None,
+) -> int:
+    """The event to start after, once the job is known to exist: after the stream's first byte it is too late to refuse.
+    The session is closed before that byte."""
+    jobs.get(session, job)
+    return last_event_id or 0
+
+
+@router.get(
+    "/{job}/events",
+    summary="Follow a job live",
+    response_class=EventSourceResponse,
+    response_description="Events `progress`, `metric`, `log` and, at the end, `done`; a comment every 15 s when idle.",
+    responses=problems(404),
+)
+async def follow_job(
+    job: JobPath, request: Request, after: Annotated[int, Depends(_after)]
+) -> AsyncIterator[ServerSentEvent]:
+    """Server-sent events, from the beginning or after `Last-Event-ID`, until the job has ended. `data` is JSON:
+    `progress` has step, total, fraction, eta_s and message; `metric` a step and figures; `log` a level and a message;
+    `done` the state, with result or error."""
+    db, space = database(request), workspace(request)
+    while True:
+        events, ended = await run_in_threadpool(_batch, db, space, job, after)
+        for seq, kind, data in events:
+            yield ServerSentEvent(id=str(seq), event=kind, data=data)
+            after = seq
+        if ended:
+            return
+        await asyncio.sleep(LOOK_EVERY)
+
+
+@router.post("/{job}/cancel", summary="Cancel a job", responses=problems(404, 409))
+def cancel_job(job: JobPath, request: Request, engine: JobEngine) -> JobOut:
+    """Ends a pending or running job. A running one stops within seconds and keeps its last checkpoint, from which
+    `retry` goes on. Cancelling twice is no error; a job that has ended otherwise is."""
+    with database(request).write(workspace(request)) as session:
+        row = jobs.cancel(session, job)
+        answer, name = JobOut.of(row), jobs.workflow_id(row.id, row.enqueued)
+    engine.forget(name)  # after the commit: the engine writes over a connection of its own
+    return answer
+
+
+@router.post(
+    "/{job}/retry",
+    status_code=202,
+    summary="Try a job again",
+    response_model=JobOut,
+    responses=ACCEPTED | problems(404, 409, 429),
+    dependencies=[IDEMPOTENT],
+)
+def retry_job(
+    job: JobPath, request: Request, session: WriteSession, settings: AppSettings, engine: JobEngine
+) -> Response:
+    """Queues a failed or cancelled job again. It keeps its id, events and last checkpoint; `attempt` goes on."""
+    return idempotent(request, session, "", lambda: _accepted(jobs.retry(session, engine, job, settings.max_queue)))
+
+
+def _accepted(row: Any) -> tuple[int, dict[str, str], dict[str, Any]]:
+    headers = {"Location": f"/v1/jobs/{row.id}", "Retry-After": "1"}
+    return 202, headers, JobOut.of(row).model_dump(mode="json")
+
+
+def _batch(db: Database, space: str, job: str, after: int) -> tuple[list[tuple[int, str, dict[str, Any]]], bool]:
+    with db.read(space) as session:
+        rows, ended = jobs.events(session, job, after)
+        return [(row.seq, row.kind, row.data) for row in rows], ended
+
+
+def _before(token: str | None) -> str | None:
+    if token is None:
+        return None
+    match decode_token(token):
+        case [str(value)] if len(value) <= 64:
+            return value
+        case _:
+            raise bad_token()

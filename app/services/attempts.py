@@ -6,20 +6,27 @@ events, which keeps `seq` in order.
 """
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, case, select, update
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.orm import Session
 
 from app.config import Settings
-from app.db.session import Database
-from app.db.tables import JobRow, utc_now
-from app.errors import AppError
+from app.db.session import EVERY_WORKSPACE, Database
+from app.db.tables import DatasetRow, JobRow, utc_now
+from app.errors import AppError, Conflict
+from app.services import datasets
 from app.services.jobs import ACTIVE, Engine, append_event
 
 MAX_TRIES = 5  # attempts in a row that end without a new checkpoint
+AWAY = (OperationalError, InterfaceError, InternalError)  # a database that restarts, is full, or cannot be reached
+PATIENCE = 60.0  # seconds to wait for it before the attempt is given up
+
+T = TypeVar("T")
 
 
 class Fenced(Exception):
@@ -49,13 +56,33 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Report:
-    """Where an attempt is: the row's `progress` and `metrics`, the step of its newest checkpoint; with or without events."""
+    """Where an attempt is: `progress` and `metrics` of the row, the step of its newest checkpoint; whether to tell."""
 
     progress: dict[str, Any]
     metrics: dict[str, Any]
     checkpoint: int
     as_events: bool
     new_metrics: bool = False
+
+
+def persist(
+    database: Database,
+    act: Callable[[Session], T],
+    *,
+    patience: float | None = PATIENCE,
+    workspace: str = EVERY_WORKSPACE,
+) -> T:
+    """Do `act` in one write transaction, again and again while the database is away, for `patience` seconds (None: for
+    ever). `act` may run although an earlier commit of it had arrived: it is fenced, or does no harm twice."""
+    deadline = time.monotonic() + (float("inf") if patience is None else patience)
+    while True:
+        try:
+            with database.write(workspace) as session:
+                return act(session)
+        except AWAY:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1.0)
 
 
 def begin(session: Session, job_id: str, enqueued: int, worker: str, device: str) -> int | None:
@@ -92,6 +119,14 @@ def load(session: Session, job_id: str, number: int) -> JobRow:
     return job
 
 
+def pinned_dataset(session: Session, spec: Mapping[str, Any]) -> DatasetRow:
+    """The dataset the job was asked for. Raises NotFound when it is gone, Conflict when another has its name by now."""
+    dataset = datasets.get(session, spec["dataset"])
+    if dataset.id != spec["dataset_id"]:
+        raise Conflict(f"Dataset {spec['dataset']!r} was deleted and made anew after the job was asked for.")
+    return dataset
+
+
 def restart(session: Session, job_id: str, number: int) -> None:
     """Note that no checkpoint was found here: those of other machines or a lost folder do not count. Raises Fenced."""
     _write(session, job_id, number, checkpoint_step=0)
@@ -117,17 +152,32 @@ def report(session: Session, job_id: str, number: int, what: Report) -> int:
     return seq
 
 
-def log(session: Session, job_id: str, number: int, message: str) -> None:
-    """Add a line to the job's events. Raises Fenced."""
+def log(session: Session, job_id: str, number: int, messages: Sequence[str]) -> None:
+    """Add lines to the job's events. Raises Fenced."""
     _write(session, job_id, number, attempt=JobRow.attempt)
-    _log(session, job_id, "info", message)
+    for message in messages:
+        _log(session, job_id, "info", message)
 
 
-def finish(session: Session, job_id: str, number: int, result: dict[str, Any]) -> None:
-    """End the job well. Raises Fenced; the caller's other writes in this transaction then fall with it."""
-    at = load(session, job_id, number).progress or {"step": 0}
-    progress = {"step": at["step"], "total": at["step"], "fraction": 1.0, "eta_s": 0.0, "message": "done"}
-    _write(session, job_id, number, state="succeeded", result=result, progress=progress, finished_at=utc_now())
+def finish(
+    session: Session, job_id: str, number: int, result: dict[str, Any], metrics: Mapping[str, float] | None = None
+) -> None:
+    """End the job well, with its last metrics. Raises Fenced; the caller's other writes in this transaction then fall
+    with it."""
+    job = load(session, job_id, number)
+    step = job.progress["step"] if job.progress else 0
+    _write(
+        session,
+        job_id,
+        number,
+        state="succeeded",
+        result=result,
+        metrics={**(job.metrics or {}), **(metrics or {})},
+        progress={"step": step, "total": step, "fraction": 1.0, "eta_s": 0.0, "message": "done"},
+        finished_at=utc_now(),
+    )
+    if metrics:
+        append_event(session, job_id, "metric", {"step": step, **metrics})
     append_event(session, job_id, "done", {"state": "succeeded", "result": result})
 
 

@@ -6,14 +6,15 @@ id is `{job}:{n}`: a retry, or a repair, takes the next `n`.
 
 import datetime as dt
 import logging
+import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dbos import DBOSClient, DBOSPortableJSONSerializer
-from sqlalchemy import func, select, text, update
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -26,6 +27,7 @@ APPLICATION = "gatecast"  # owner of our workflows inside the engine's tables
 QUEUE = "work"
 WORKFLOW = "run_job"
 PRIORITY = 100  # lower is served first; a job without one would overtake all
+STILL_OPEN = ("ENQUEUED", "DELAYED", "PENDING")  # the engine's words for work that is not over
 ENDED = ("succeeded", "failed", "cancelled")
 ACTIVE = ("pending", "running")
 DEAD_AFTER = 15.0  # seconds without a beat after which a worker counts as dead
@@ -61,13 +63,29 @@ class Engine:
             job.enqueued,
         )
 
-    def forget(self, job: JobRow) -> None:
-        """Take an ended job out of the queue, after the commit that ended it. Best effort: a worker that finds the row
-        ended drops the job anyway, but only one at each poll."""
+    def forget(self, name: str) -> None:
+        """Take an ended job out of the queue by its `workflow_id`, after the commit that ended it. Best effort: a
+        worker that finds the row ended drops the job anyway, but only one at each poll."""
         try:
-            self._client.cancel_workflow(workflow_id(job.id, job.enqueued))
+            self._client.cancel_workflow(name)
         except SQLAlchemyError:
-            log.warning("job %s is cancelled but still queued; a worker will drop it", job.id)
+            log.warning("%s is cancelled but still queued; a worker will drop it", name)
+
+    def hand_on(self, living: Collection[str]) -> list[str]:
+        """Put the work of workers that are not among the living back into the queue; returns its names. Only one worker
+        may do this at a time: whatever it thinks dead is started again."""
+        found = self._client.list_workflows(status="PENDING", name=WORKFLOW, load_input=False, load_output=False)
+        orphans = [one.workflow_id for one in found if one.executor_id not in living]
+        for name in orphans:
+            self._client.resume_workflow(name, queue_name=QUEUE)
+        return orphans
+
+    def lost(self, active: Mapping[str, int]) -> dict[str, int]:
+        """Which of these queueings (job -> n) the engine does not know or counts as ended."""
+        names = {workflow_id(job_id, n): job_id for job_id, n in active.items()}
+        found = self._client.list_workflows(workflow_ids=list(names), load_input=False, load_output=False)
+        still = {names[one.workflow_id] for one in found if one.status in STILL_OPEN}
+        return {job_id: n for job_id, n in active.items() if job_id not in still}
 
     def close(self) -> None:
         self._client.destroy()
@@ -212,7 +230,7 @@ def events(session: Session, job_id: str, after: int, size: int = 500) -> tuple[
     return rows, ended and len(rows) < size
 
 
-# ---------------------------------------------------------------- what `/v1/system` shows
+# ---------------------------------------------------------------- workers, and what `/v1/system` shows
 
 
 def clock(session: Session) -> dt.datetime:
@@ -220,6 +238,27 @@ def clock(session: Session) -> dt.datetime:
     if session.get_bind().dialect.name == "postgresql":
         return session.scalar(text("select clock_timestamp()")) or utc_now()
     return utc_now()
+
+
+def beat(session: Session, name: str, devices: list[dict[str, Any]], slots: list[str]) -> None:
+    """Say that a worker is alive; its row is written when there is none."""
+    now = clock(session)
+    values = {"beat_at": now, "devices": devices, "slots": slots}
+    changed = session.execute(update(WorkerRow).where(WorkerRow.id == name).values(values).returning(WorkerRow.id))
+    if changed.first() is None:
+        host = name.split("-", maxsplit=1)[0].rpartition(".")[0]
+        session.add(WorkerRow(id=name, host=host, pid=os.getpid(), started_at=now, **values))
+
+
+def ages(session: Session) -> dict[str, float]:
+    """Seconds since each worker's last beat."""
+    now = clock(session)
+    return {row.id: (now - row.beat_at).total_seconds() for row in session.scalars(select(WorkerRow))}
+
+
+def bury(session: Session, names: Collection[str]) -> None:
+    """Delete the rows of workers that are gone."""
+    session.execute(delete(WorkerRow).where(WorkerRow.id.in_(names)))
 
 
 def workers(session: Session) -> list[dict[str, Any]]:

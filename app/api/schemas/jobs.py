@@ -1,0 +1,154 @@
+"""Jobs on the wire."""
+
+import datetime as dt
+from dataclasses import fields
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    with_config,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from app.api.schemas.common import DatasetName, In, ModelName, ModelReference, Out
+from app.db.tables import JobRow
+from models import TrainConfig
+
+Kind = Literal["train", "tune", "backtest", "forecast"]
+TO_COME = ("tune", "forecast")
+State = Literal["pending", "running", "succeeded", "failed", "cancelled"]
+Baseline = Literal["naive", "seasonal_naive"]
+REVISION = Field(None, ge=1, le=2**31 - 1, description="Revision of the dataset; left out: its newest one.")
+
+FIELDS = {field.name for field in fields(TrainConfig)}
+
+# The core's own class is the wire class: pydantic reads it and, told so, refuses fields it does not have.
+with_config(ConfigDict(extra="forbid", allow_inf_nan=False))(TrainConfig)
+
+
+class TrainIn(In):
+    """Train a new version of a model."""
+
+    kind: Literal["train"]
+    dataset: DatasetName
+    model: ModelName
+    revision: int | None = REVISION
+    preset: Literal["fast", "balanced", "thorough"] | None = Field(
+        None, description="How much effort; what `config` leaves open is chosen by it from the data. Default: fast."
+    )
+    config: TrainConfig = Field(default_factory=TrainConfig, description="What to train, as far as you care to say.")
+    warm_start_from: ModelReference | None = Field(None, description="Not available in this release: leave it null.")
+    promote: Literal["never", "if_better", "always"] = Field(
+        "if_better",
+        description="Whether the new version becomes the champion: if its MASE on its held-out origins is lower than "
+        "the champion's there. A model's first version does, unless `never`.",
+    )
+
+    @field_validator("config", mode="wrap")
+    @classmethod
+    def _point_at_the_field(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> TrainConfig:
+        """The core's own refusals begin with the field's name: point there instead of at the whole config."""
+        try:
+            return validate(value)
+        except ValidationError as error:
+            lines: list[InitErrorDetails] = []
+            for found in error.errors():
+                name, _, message = found["msg"].removeprefix("Value error, ").partition(": ")
+                if found["type"] == "value_error" and not found["loc"] and name in FIELDS:
+                    kind = PydanticCustomError("value_error", "{message}", {"message": message})
+                    given = cast(dict[str, Any], value).get(name) if isinstance(value, dict) else None
+                    lines.append(InitErrorDetails(type=kind, loc=(name,), input=given))
+            if not lines:
+                raise
+            raise ValidationError.from_exception_data("TrainConfig", lines) from error
+
+
+class BacktestIn(In):
+    """Score a version at many origins, beside naive baselines."""
+
+    kind: Literal["backtest"]
+    dataset: DatasetName
+    model: ModelReference
+    revision: int | None = REVISION
+    origins: int = Field(1, ge=1, le=10_000, description="How many origins a series.")
+    horizon: int | None = Field(
+        None, ge=1, le=10_000, description="Steps ahead; left out: what the version was trained for."
+    )
+    step: int | None = Field(None, ge=1, le=100_000, description="Steps between origins; left out: the horizon.")
+    baselines: list[Baseline] = Field(
+        ["naive", "seasonal_naive"], max_length=2, description="Scored beside it at the same origins."
+    )
+
+
+def _offered(value: Any) -> Any:
+    """Say of the kinds to come that they are not here yet, rather than that they are unknown."""
+    kind = cast(dict[str, Any], value).get("kind") if isinstance(value, dict) else None
+    if kind in TO_COME:
+        message = "not available in this release; train and backtest are"
+        line = InitErrorDetails(type=PydanticCustomError("not_available", message), loc=("kind",), input=kind)
+        raise ValidationError.from_exception_data("JobIn", [line])
+    return value
+
+
+JobIn = Annotated[TrainIn | BacktestIn, Field(discriminator="kind"), BeforeValidator(_offered)]
+
+
+class ProgressOut(Out):
+    step: int = Field(description="Steps done.")
+    total: int = Field(description="Steps at most; 0: not known yet.")
+    fraction: float = Field(description="Share done, 0 to 1.")
+    eta_s: float | None = Field(description="Seconds to go, if the pace holds.")
+    message: str
+
+
+class JobOut(Out):
+    """One piece of background work."""
+
+    model_config = ConfigDict(ser_json_inf_nan="null")
+
+    id: str
+    kind: Kind
+    state: State
+    spec: dict[str, Any] = Field(description="What was asked, revision and version pinned.")
+    progress: ProgressOut
+    metrics: dict[str, float | None] = Field(description="The latest figures.")
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+    attempt: int = Field(description="How often a worker has started it.")
+    worker: str | None = Field(description="The worker that has, or had, it last.")
+    device: str | None
+    result: dict[str, Any] | None = Field(description="When it succeeded: where to look, in `href`.")
+    error: dict[str, Any] | None = Field(description="When it failed: why, as a problem document.")
+
+    @classmethod
+    def of(cls, row: JobRow) -> "JobOut":
+        return cls(
+            id=row.id,
+            kind=row.kind,  # pyright: ignore[reportArgumentType]
+            state=row.state,  # pyright: ignore[reportArgumentType]
+            spec={name: value for name, value in row.spec.items() if name != "dataset_id"},
+            progress=ProgressOut(**row.progress) if row.progress else NO_PROGRESS,
+            metrics=row.metrics or {},
+            created_at=row.created_at,
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+            attempt=row.attempt,
+            worker=row.worker,
+            device=row.device,
+            result=row.result,
+            error=row.error,
+        )
+
+
+NO_PROGRESS = ProgressOut(step=0, total=0, fraction=0.0, eta_s=None, message="waiting")
+
+
+class JobsOut(Out):
+    jobs: list[JobOut]
+    next_page_token: str | None

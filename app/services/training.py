@@ -1,0 +1,211 @@
+"""Training as a job: `plan` pins down what was asked, `run` does it in a worker's child, from series to version."""
+
+import logging
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app import store
+from app.db.tables import DatasetRow
+from app.errors import AppError, Complaint, Conflict, Invalid, NotFound
+from app.services import attempts, datasets, registry
+from app.services.attempts import Attempt
+from app.services.registry import CHAMPION, Gate, NewVersion, Promote
+from models import BacktestPlan, Progress, Run, Series, TrainConfig, TrainResult, backtest, open_artifact
+
+log = logging.getLogger("gatecast.worker")
+
+METRIC = "mase"  # what the gate compares
+SCORINGS = 3  # times the gate is computed anew because the champion moved meanwhile
+
+
+@dataclass(frozen=True)
+class TrainAsk:
+    """What a client asked for."""
+
+    dataset: str
+    model: str
+    config: TrainConfig
+    revision: int | None = None
+    promote: Promote = "if_better"
+    warm_start_from: str | None = None
+
+
+class _ChampionMoved(Exception):
+    """The gate was computed against a version that is no longer champion."""
+
+
+def plan(session: Session, ask: TrainAsk, max_horizon: int) -> dict[str, Any]:
+    """The job's spec: revision pinned, bounds of the dataset put into the config where it has none.
+    Raises NotFound for the dataset, Conflict when it is empty, Invalid for what this release cannot do."""
+    if ask.warm_start_from is not None:
+        raise _refuse(
+            "/warm_start_from", "unavailable", "warm_start_from: not available in this release, leave it null"
+        )
+    if ask.config.horizon is not None and ask.config.horizon > max_horizon:
+        raise _refuse(
+            "/config/horizon", "too-long", f"horizon: expected at most {max_horizon}, got {ask.config.horizon}"
+        )
+    dataset = datasets.get(session, ask.dataset)
+    if dataset.head == 0:
+        raise Conflict(f"Dataset {ask.dataset!r} is empty: upload something first.", code="dataset-empty")
+    revision = datasets.revision_of(session, dataset, ask.revision)
+    return {
+        "dataset": dataset.name,
+        "dataset_id": dataset.id,
+        "revision": revision.number,
+        "digest": revision.digest,
+        "model": ask.model,
+        "config": _bounded(ask.config, dataset).document(),
+        "promote": ask.promote,
+    }
+
+
+def run(attempt: Attempt) -> None:
+    """Train, publish, and end the job together with its version's row. Raises ValueError (unfit data), AppError,
+    Stopped (checkpoint kept) and Fenced."""
+    from models import train  # loads torch: in a worker's child only
+
+    spec = attempt.spec
+    attempt.on_progress(Progress(0, 0, "reading the series"))
+    with attempt.database.read(attempt.workspace) as session:
+        dataset = attempts.pinned_dataset(session, spec)
+        calendar = datasets.calendar_of(dataset)
+        series = datasets.read_series(session, dataset, revision=spec["revision"])
+    folder = attempt.settings.checkpoints / attempt.job
+    if not folder.exists():
+        attempts.persist(attempt.database, lambda session: attempts.restart(session, attempt.job, attempt.number))
+        folder.mkdir(parents=True)
+    lineage = {name: spec[name] for name in ("dataset", "revision", "digest", "model")} | {"job": attempt.job}
+    result = train(
+        series,
+        calendar,
+        TrainConfig.parse(spec["config"]),
+        Run(folder, attempt.device, attempt.on_progress, attempt.should_stop, lineage),
+    )
+    attempts.persist(
+        attempt.database, lambda session: attempts.log(session, attempt.job, attempt.number, result.reasons)
+    )
+    published = _publish(attempt, result.artifact)
+    new = _version(attempt, dataset, result, published)
+    for _ in range(SCORINGS):
+        gate = _gate(attempt, series, result)
+        try:
+            _persist(attempt, new, gate)
+            break
+        except _ChampionMoved:
+            continue
+    else:
+        raise Conflict("The champion moved each time the new version was compared with it. Retry the job.")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(attempt: Attempt, artifact: Path) -> Path:
+    """The artifact in the store, under the attempt's name. Until a row names it, it is rubbish to be swept."""
+    reserved = store.reserve(attempt.settings.store, attempt.name)
+    for name in store.FILES:
+        shutil.copyfile(artifact / name, reserved / name)
+    return store.publish(attempt.settings.store, reserved, attempt.name)
+
+
+def _version(attempt: Attempt, dataset: DatasetRow, result: TrainResult, published: Path) -> NewVersion:
+    return NewVersion(
+        model=attempt.spec["model"],
+        folder=attempt.name,
+        digest=store.digest(published),
+        frequency=dataset.frequency or "",
+        time_zone=dataset.time_zone,
+        config=result.config.document(),
+        metrics=result.metrics,
+        baselines=result.baselines,
+        parameters=result.parameters,
+        size_bytes=store.size(published),
+        device=result.device,
+        train_seconds=result.seconds,
+        job_id=attempt.job,
+        dataset_id=dataset.id,
+        dataset=dataset.name,
+        revision=attempt.spec["revision"],
+        data_digest=attempt.spec["digest"],
+        promote=attempt.spec["promote"],
+        workspace=attempt.workspace,
+    )
+
+
+def _gate(attempt: Attempt, series: Sequence[Series], result: TrainResult) -> Gate | None:
+    """The new version's figure beside the champion's, over the new version's held-out origins and in its scale of
+    errors; None when there is no champion or nobody asked."""
+    if attempt.spec["promote"] != "if_better":
+        return None
+    try:
+        with attempt.database.read(attempt.workspace) as session:
+            champion = registry.resolve(session, f"{attempt.spec['model']}@{CHAMPION}").version
+            number, folder, digest = champion.number, champion.folder, champion.digest
+    except NotFound:
+        return None
+    attempt.on_progress(Progress(0, 0, f"comparing with version {number}"))
+    horizon = result.config.horizon or 1
+    value, origins = None, dict(result.origins)
+    try:
+        store.verify(path := store.local(attempt.settings.store, folder), digest)
+        opened = open_artifact(path)
+        opened = replace(opened, config=opened.config.replace(season=result.config.season))
+        scored = backtest(opened, series, BacktestPlan(1, horizon, horizon, ()), should_stop=attempt.should_stop)
+        value = next((row["value"] for row in scored.scores if row["metric"] == METRIC), None)
+    except (AppError, ValueError) as error:
+        origins["champion_error"] = str(error)
+        log.warning("job %s: version %d cannot be scored: %s", attempt.job, number, error)
+    return Gate(METRIC, float(result.metrics.get(METRIC, math.inf)), number, value, origins)
+
+
+def _persist(attempt: Attempt, new: NewVersion, gate: Gate | None) -> None:
+    attempts.persist(
+        attempt.database, lambda session: _conclude(session, attempt, new, gate), workspace=attempt.workspace
+    )
+
+
+def _conclude(session: Session, attempt: Attempt, new: NewVersion, gate: Gate | None) -> None:
+    """The version's row, the champion's move and the job's end, in the session's transaction."""
+    attempts.load(session, attempt.job, attempt.number)  # an earlier commit of this very thing may have arrived
+    if new.promote == "if_better" and _champion(session, new.model) != (gate.champion if gate else None):
+        raise _ChampionMoved
+    if session.scalar(select(DatasetRow.id).where(DatasetRow.id == new.dataset_id)) is None:
+        new = replace(new, dataset_id=None)  # deleted while its data were learned from
+    row = registry.add_version(session, new)
+    promoted = _champion(session, new.model) == row.number
+    result: dict[str, Any] = {"href": f"/v1/models/{new.model}/versions/{row.number}", "promoted": promoted}
+    if gate is not None:
+        result["gate"] = {"metric": gate.metric, "value": gate.value, "passed": promoted} | {
+            "champion": gate.champion,
+            "champion_value": gate.champion_value,
+        }
+    attempts.finish(session, attempt.job, attempt.number, result, new.metrics)
+
+
+def _champion(session: Session, model: str) -> int | None:
+    try:
+        return registry.resolve(session, f"{model}@{CHAMPION}").version.number
+    except NotFound:
+        return None
+
+
+def _bounded(config: TrainConfig, dataset: DatasetRow) -> TrainConfig:
+    """The config with the dataset's bounds where it has none of its own. Raises Invalid when they contradict."""
+    bounds = dataset.bounds or {}
+    try:
+        return config.replace(
+            minimum=config.minimum if config.minimum is not None else bounds.get("min"),
+            maximum=config.maximum if config.maximum is not None else bounds.get("max"),
+        )
+    except ValueError as error:
+        raise _refuse("/config", "bounds", f"With the dataset's bounds: {error}") from error
+
+
+def _refuse(pointer: str, code: str, message: str) -> Invalid:
+    return Invalid(message + ".", errors=[Complaint(code, message, pointer=pointer)])

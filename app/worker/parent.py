@@ -1,0 +1,205 @@
+"""The parent: takes jobs from the queue, gives each attempt a slot and a child, beats, takes over from dead workers.
+
+It never imports torch and never computes: the engine runs jobs in threads, and a busy interpreter would miss its beats.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from queue import Queue
+from types import FrameType
+from typing import NoReturn
+
+from dbos import DBOS, DBOSPortableJSONSerializer
+
+from app.config import Settings
+from app.db.session import EVERY_WORKSPACE, Database
+from app.services import attempts, jobs
+from app.worker import census
+from app.worker.slots import Slot, Spares, cores, end, new_name, slots_of
+
+log = logging.getLogger("gatecast.worker")
+
+# The engine would take a hash of the code: after any change of it, interrupted jobs would never be picked up again.
+APPLICATION_VERSION = "1"
+POLL = 0.5  # seconds between two looks into the queue
+TICK = 0.2
+WATCH_EVERY = 1.0  # seconds between two looks for cancelled jobs among those running here
+GRACE = 8.0  # seconds for a child to write its checkpoint; container runtimes wait ten before they kill
+
+
+class Parent:
+    """One worker process. Its threads are the engine's (one for each job running here) and the main one (beats)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.name = new_name()
+        self.database = Database(settings.url)
+        self.engine = jobs.Engine(settings.url)
+        self.spares = Spares(settings)
+        self.free: Queue[Slot] = Queue()
+        self.children: dict[str, tuple[int, subprocess.Popen[bytes]]] = {}  # job -> attempt and process
+        self.draining = threading.Event()
+        self._signalled = False
+
+    def run(self) -> NoReturn:
+        """Work until a signal says stop."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        devices = self.spares.report()
+        slots = slots_of(devices, self.settings.device, self.settings.slots)
+        self.spares.threads = max(1, cores() // len(slots))
+        for slot in slots:
+            self.free.put(slot)
+        me = census.Member(self.database, self.engine, self.name, devices, [slot.name for slot in slots])
+        me.beat()  # before the launch: work claimed by a worker without a row would be taken from it at once
+        self._launch(len(slots))
+        log.info("worker %s: %s", self.name, ", ".join(slot.name for slot in slots))
+        self._watch(me)
+        self._drain(me)
+
+    def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
+        self._signalled = True  # no lock in here: the main thread may hold it
+
+    def _launch(self, slots: int) -> None:
+        DBOS(
+            config={
+                "name": jobs.APPLICATION,
+                "system_database_url": self.settings.url,
+                "executor_id": self.name,
+                "application_version": APPLICATION_VERSION,
+                "serializer": DBOSPortableJSONSerializer(),
+                "log_level": "WARNING",
+                "run_migrations": False,
+                "max_executor_threads": slots + 8,
+            }
+        )
+        engine_log = logging.getLogger("dbos")
+        engine_log.handlers.clear()
+        engine_log.propagate = True
+
+        @DBOS.workflow(name=jobs.WORKFLOW, max_recovery_attempts=None)
+        def _run_job(job_id: str, enqueued: int) -> None:  # pyright: ignore[reportUnusedFunction]
+            self.work(job_id, enqueued)
+
+        DBOS.listen_queues([jobs.QUEUE])
+        DBOS.launch()
+        DBOS.register_queue(
+            jobs.QUEUE, worker_concurrency=slots, polling_interval_sec=POLL, on_conflict="always_update"
+        )
+
+    # ------------------------------------------------------------ one job, in a thread of the engine's
+
+    def work(self, job_id: str, enqueued: int) -> None:
+        """Try the job until its row says that it has ended, or is no longer ours. Runs again from the top on another
+        worker when this one dies, so it keeps nothing but the row."""
+        slot = self.free.get()
+        try:
+            while self._attempt(job_id, enqueued, slot):
+                pass
+        finally:
+            self.free.put(slot)
+
+    def _attempt(self, job_id: str, enqueued: int, slot: Slot) -> bool:
+        """One attempt in one child. True: it was lost, and another may follow."""
+        self._stand_still_when_draining()
+        number = attempts.persist(
+            self.database,
+            lambda session: attempts.begin(session, job_id, enqueued, self.name, slot.device),
+            patience=None,
+        )
+        if number is None:
+            return False
+        child = self.spares.take({"job": job_id, "attempt": number, "device": slot.device})
+        self.children[job_id] = (number, child)
+        try:
+            status = child.wait()
+        finally:
+            end(child, 0.0)
+            if not self.draining.is_set():
+                del self.children[job_id]
+        self._stand_still_when_draining()
+        again = attempts.persist(
+            self.database,
+            lambda session: attempts.lose(session, job_id, number, _reason(status)),
+            patience=None,
+        )
+        if again:
+            log.warning("job %s attempt %d: %s", job_id, number, _reason(status))
+        return again
+
+    def _stand_still_when_draining(self) -> None:
+        """Keep the engine's record of this job open, so that another worker takes it; this process is about to exit."""
+        if self.draining.is_set():
+            threading.Event().wait()
+
+    # ------------------------------------------------------------ all jobs, in the main thread
+
+    def _watch(self, me: census.Member) -> None:
+        next_watch = 0.0
+        while not self._signalled:
+            time.sleep(TICK)
+            if time.monotonic() < next_watch:
+                continue
+            next_watch = time.monotonic() + WATCH_EVERY
+            try:
+                self._stop_strays()
+                me.serve()
+            except attempts.AWAY as error:
+                log.warning("the database is away: %s", error)
+
+    def _stop_strays(self) -> None:
+        """Stop the children whose job was cancelled or taken over."""
+        running = {job_id: number for job_id, (number, _) in list(self.children.items())}
+        if not running:
+            return
+        with self.database.read(EVERY_WORKSPACE) as session:
+            strays = attempts.strays(session, running)
+        for job_id in strays:
+            _, child = self.children.get(job_id, (0, None))
+            if child is not None:
+                threading.Thread(target=end, args=(child, GRACE), daemon=True).start()
+
+    def _drain(self, me: census.Member) -> NoReturn:
+        """Let the children write their checkpoints and hand back; hand back for those that do not; leave."""
+        log.info("worker %s stops", self.name)
+        self.draining.set()
+        stopping = [
+            threading.Thread(target=end, args=(child, GRACE), daemon=True) for _, child in self.children.values()
+        ]
+        for thread in stopping:
+            thread.start()
+        self.spares.close()
+        for thread in stopping:
+            thread.join(GRACE + 1.0)
+        try:
+            for job_id, (number, _) in self.children.items():
+                self._hand_back(job_id, number)
+            me.leave()
+        except attempts.AWAY as error:
+            log.warning("the database is away: %s; the others will see that this worker is gone", error)
+        logging.shutdown()
+        os._exit(0)  # the engine's threads stand still on purpose
+
+    def _hand_back(self, job_id: str, number: int) -> None:
+        try:
+            with self.database.write(EVERY_WORKSPACE) as session:
+                attempts.hand_back(session, job_id, number)
+        except attempts.Fenced:
+            pass  # the child has done it, or the job has ended
+
+
+def _reason(status: int) -> str:
+    """How a child ended, in words."""
+    if status >= 0:
+        return f"its process ended with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"its process was ended by {name}" + (
+        ", often the system's answer to too little memory" if name == "SIGKILL" else ""
+    )

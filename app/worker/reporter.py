@@ -1,0 +1,96 @@
+"""What an attempt tells while it works, written from a thread of its own: a slow database does not slow training."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from app.db.session import EVERY_WORKSPACE, Database
+from app.services import attempts
+from app.services.attempts import Fenced, Report
+from models import Progress
+
+log = logging.getLogger("gatecast.worker")
+
+PAUSE = 0.5  # seconds between two writes
+DOUBLED_EVERY = 1000  # events: after each so many, events come half as often, so that 10,000 last for days
+
+
+class Reporter:
+    """Takes every `Progress` of the core, writes the latest at most twice a second, and knows when to stop the work."""
+
+    def __init__(self, database: Database, job_id: str, number: int) -> None:
+        self._database = database
+        self._job_id = job_id
+        self._number = number
+        self._latest: Progress | None = None
+        self._metrics: Mapping[str, float] = {}
+        self._new_metrics = False
+        self._first: tuple[int, float] | None = None
+        self._seq = 0
+        self._next_event = 0.0
+        self._stop = threading.Event()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._write_on, name="reporter", daemon=True)
+
+    def __enter__(self) -> "Reporter":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    def on_progress(self, progress: Progress) -> None:
+        """Called at every step of the work: only notes it."""
+        if progress.metrics:
+            self._metrics, self._new_metrics = progress.metrics, True
+        if self._first is None and progress.total:
+            self._first = progress.step, time.monotonic()
+        self._latest = progress
+
+    def should_stop(self) -> bool:
+        """Whether the worker is stopping, or the job is no longer this attempt's."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _write_on(self) -> None:
+        while not self._closed.wait(PAUSE):
+            self._write()
+
+    def _write(self) -> None:
+        latest, self._latest = self._latest, None
+        if latest is None:
+            return
+        told, self._new_metrics = self._new_metrics, False
+        now = time.monotonic()
+        as_events = now >= self._next_event
+        what = Report(self._document(latest, now), dict(self._metrics), latest.checkpoint, as_events, told)
+        try:
+            with self._database.write(EVERY_WORKSPACE) as session:
+                seq = attempts.report(session, self._job_id, self._number, what)
+        except Fenced:
+            self._stop.set()
+            return
+        except attempts.AWAY as error:
+            log.warning("job %s: progress not written: %s", self._job_id, error)
+            return
+        if as_events:
+            self._seq = max(seq, self._seq)
+            self._next_event = now + PAUSE * (2 ** (self._seq / DOUBLED_EVERY) - 0.5)
+        elif told:
+            self._new_metrics = True  # they are in the row; their event is still to come
+
+    def _document(self, at: Progress, now: float) -> dict[str, Any]:
+        eta: float | None = None
+        if self._first is not None and at.step > self._first[0]:
+            pace = (now - self._first[1]) / (at.step - self._first[0])
+            eta = round(pace * max(0, at.total - at.step), 1)
+        fraction = round(at.step / at.total, 4) if at.total else 0.0
+        return {"step": at.step, "total": at.total, "fraction": fraction, "eta_s": eta, "message": at.message}
