@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.backtest import backtest
+    from models.backtesting import backtest
     from models.calendar import Calendar, Frequency
     from models.config import BacktestPlan, BacktestResult, Progress, Run, Stopped, TrainConfig, TrainResult
     from models.device import devices
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from models.training import train
 
 _HOME = {
-    "backtest": "backtest",
+    "backtest": "backtesting",
     "Calendar": "calendar",
     "Frequency": "calendar",
     "BacktestPlan": "config",

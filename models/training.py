@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from models.artifact import calendar_facts, write_artifact, write_manifest
-from models.backtest import backtest
+from models.backtesting import backtest
 from models.calendar import Calendar
 from models.checkpoint import Checkpoint, gather, read_checkpoint, restore, write_checkpoint
 from models.config import BacktestPlan, Progress, Run, Stopped, TrainConfig, TrainResult
@@ -143,7 +143,7 @@ def _begin(course: Course, folder: Path, name: str) -> tuple[State, bool]:
     found = read_checkpoint(folder, name)
     if found is None:
         course.start(random)
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate or 1e-3)
+    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate or 1e-3, fused=course.device.type != "mps")
     copies = [[p.detach().clone() for p in network.parameters()] for _ in range(2)]
     state = State(random, optimiser, copies[0], copies[1], config.batch or 1)
     if found is not None:
