@@ -32,6 +32,7 @@ def test_every_setting_is_in_the_table_as_the_code_has_it() -> None:
 def test_every_variable_named_exists(page: str) -> None:
     known = {f"GATECAST_{name.upper()}" for name in Settings.model_fields}
     known |= {"GATECAST_API_KEY_FILE", "GATECAST_DATABASE_URL_FILE"}  # the two secrets
+    known |= {"GATECAST_URL"}  # of the client commands
     known |= {"GATECAST_DB_PASSWORD"}  # of the compose file alone
     assert set(re.findall(r"GATECAST_[A-Z_]+[A-Z]", (ROOT / page).read_text(encoding="utf-8"))) <= known
 
