@@ -35,7 +35,7 @@ def model_documents(session: Session, models: Sequence[ModelRow]) -> list[dict[s
     """Each model with how many versions it has and where its aliases point."""
     ids = [model.id for model in models]
     count = select(VersionRow.model_id, func.count()).where(VersionRow.model_id.in_(ids)).group_by(VersionRow.model_id)
-    counts = dict(session.execute(count).tuples().all())
+    counts: dict[int, int] = dict(session.execute(count).all())
     aliases: dict[int, dict[str, int]] = {}
     for alias in session.scalars(select(AliasRow).where(AliasRow.model_id.in_(ids)).order_by(AliasRow.name)):
         aliases.setdefault(alias.model_id, {})[alias.name] = alias.version

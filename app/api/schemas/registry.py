@@ -9,7 +9,12 @@ from app.api.schemas.common import In, Out
 
 Reason = Annotated[
     str,
-    Field(max_length=2000, description="Why the alias moves; kept with the move.", examples=["Better on last month."]),
+    Field(
+        max_length=2000,
+        pattern=r"^[^\x00]*$",  # PostgreSQL keeps no text with a NUL in it
+        description="Why the alias moves; kept with the move.",
+        examples=["Better on last month."],
+    ),
 ]
 
 

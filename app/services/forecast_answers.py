@@ -1,0 +1,141 @@
+"""A forecast as it leaves: the JSON document, or the long-form table behind CSV, Parquet, Arrow and NDJSON."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import Complaint, Invalid
+from app.services.ingest.arrow import pa
+from models import Calendar, Forecast, Note, Series
+
+LISTED = 100  # keys named in one warning
+LAST = 253_402_300_799_999_999  # the last microsecond of the year 9999 UTC, since 1970
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A forecast with what it was made from. `dated` says which series have times: those with a start and a history."""
+
+    model: str
+    version: int
+    alias: str | None
+    dataset: str | None
+    revision: int | None
+    calendar: Calendar
+    series: Sequence[Series]
+    dated: Sequence[bool]
+    forecast: Forecast
+    notes: Sequence[Note]
+
+    @property
+    def horizon(self) -> int:
+        return self.forecast.mean.shape[1]
+
+
+def level_name(level: float) -> str:
+    """The shortest decimal of a quantile level: 0.1, 0.025, never 2.5e-2."""
+    return np.format_float_positional(level, trim="-")
+
+
+def document(answer: Answer, request_id: str | None, timestamps: bool) -> dict[str, Any]:
+    """The JSON document; arrays stay numpy's, for a writer that takes them and turns NaN into null."""
+    origins, stamps = _stamps(answer)
+    forecast = answer.forecast
+    levels = np.ascontiguousarray(np.moveaxis(forecast.quantiles, 2, 0))  # (level, series, horizon)
+    names = [level_name(level) for level in forecast.levels]
+    rows: list[dict[str, Any]] = []
+    for place, key in enumerate(forecast.keys):
+        times = stamps[place]
+        row: dict[str, Any] = {"key": key, "origin": origins[place], "start": times[0] if times else None}
+        if timestamps:
+            row["timestamps"] = times
+        row["mean"] = forecast.mean[place]
+        row["quantiles"] = {name: levels[level, place] for level, name in enumerate(names)}
+        if forecast.samples is not None:
+            row["samples"] = forecast.samples[place]
+        rows.append(row)
+    return {
+        "model": {"name": answer.model, "version": answer.version, "alias": answer.alias},
+        "dataset": answer.dataset,
+        "revision": answer.revision,
+        "frequency": answer.calendar.frequency.name,
+        "request_id": request_id,
+        "forecasts": rows,
+        "warnings": [_warning(note, forecast.keys) for note in answer.notes],
+    }
+
+
+def table(answer: Answer) -> Any:
+    """An Arrow table, a row for each (series, step): key, timestamp, mean, q0.1 …, and sample1 … where asked for."""
+    forecast, horizon = answer.forecast, answer.horizon
+    times = np.zeros((len(answer.series), horizon), np.int64)
+    for places, run in _times(answer):
+        times[places] = run[1:]
+    kind = pa.int64() if answer.calendar.frequency.is_integer else pa.timestamp("us", answer.calendar.time_zone)
+    undated = np.repeat(~np.asarray(answer.dated, np.bool_), horizon)
+    columns: dict[str, Any] = {
+        "key": pa.array(list(forecast.keys), pa.string()).take(pa.array(np.repeat(np.arange(len(times)), horizon))),
+        "timestamp": pa.array(times.ravel(), pa.int64(), mask=undated).cast(kind),
+        "mean": pa.array(forecast.mean.ravel()),
+    }
+    for place, level in enumerate(forecast.levels):
+        columns[f"q{level_name(level)}"] = pa.array(np.ascontiguousarray(forecast.quantiles[:, :, place]).ravel())
+    if forecast.samples is not None:
+        for place, path in enumerate(np.moveaxis(forecast.samples, 1, 0)):  # (series, horizon) each
+            columns[f"sample{place + 1}"] = pa.array(np.ascontiguousarray(path).ravel())
+    return pa.table(columns)
+
+
+def headers(answer: Answer) -> dict[str, str]:
+    """What a table has no room for: the version, the data's revision and the warnings' codes."""
+    said = {"Gatecast-Model": f"{answer.model}/{answer.version}"}
+    if answer.revision is not None:
+        said["Gatecast-Revision"] = str(answer.revision)
+    if answer.notes:
+        said["Gatecast-Warnings"] = ", ".join(dict.fromkeys(note.code for note in answer.notes))
+    return said
+
+
+def _warning(note: Note, keys: Sequence[str]) -> dict[str, Any]:
+    said: dict[str, Any] = {"code": note.code, "message": note.message}
+    if note.series:
+        said |= {"series": [keys[place] for place in note.series[:LISTED]], "series_count": len(note.series)}
+    return said
+
+
+def _times(answer: Answer) -> list[tuple[list[int], NDArray[np.int64]]]:
+    """Places of the dated series that end together, with their origin and forecast times, (1 + horizon,) each.
+
+    Raises Invalid when the times pass the year 9999, after which RFC 3339 has no words.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for place, one in enumerate(answer.series):
+        if answer.dated[place]:
+            groups.setdefault((one.origin, one.phase), []).append(place)
+    found: list[tuple[list[int], NDArray[np.int64]]] = []
+    for (origin, phase), places in groups.items():
+        run = answer.calendar.times(np.arange(origin, origin + answer.horizon + 1), phase)
+        # Far enough out, 64 bits of microseconds wrap around: then a later time is a smaller number.
+        if not answer.calendar.frequency.is_integer and (run[-1] > LAST or (np.diff(run) <= 0).any()):
+            text = f"horizon: the forecast of series {answer.series[places[0]].key!r} passes the year 9999"
+            raise Invalid(text, errors=[Complaint("horizon-too-far", text, pointer="/horizon")])
+        found.append((places, run))
+    return found
+
+
+def _stamps(answer: Answer) -> tuple[list[Any], list[list[Any] | None]]:
+    """Each series' origin and forecast times as text (integers for `step`); None where it has no times."""
+    origins: list[Any] = [None] * len(answer.series)
+    stamps: list[list[Any] | None] = [None] * len(answer.series)
+    if not (groups := _times(answer)):
+        return origins, stamps
+    texts: list[Any] = list(answer.calendar.stamps(np.concatenate([run for _, run in groups])))
+    width = answer.horizon + 1
+    for at, (places, _) in enumerate(groups):
+        run = texts[at * width : (at + 1) * width]
+        for place in places:
+            origins[place], stamps[place] = run[0], run[1:]
+    return origins, stamps

@@ -1,0 +1,188 @@
+"""History and covariates that come with a request: bytes are numbers already, here they become series on a calendar and
+every complaint gets its JSON pointer."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.tables import ColumnRow
+from app.errors import Complaint, Invalid
+from app.services.ingest.stamps import parse_time
+from models import Calendar, Note, Series
+
+Scalar = float | str | bool | None
+Columns = Mapping[str, Sequence[Scalar]]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One series as it was sent. `target` is (time,) float64, NaN = missing; `start` the time of its first value."""
+
+    key: str
+    target: NDArray[np.float64]
+    start: str | int | None = None
+    past: Columns = field(default_factory=dict[str, Sequence[Scalar]])
+    future: Columns = field(default_factory=dict[str, Sequence[Scalar]])
+    static: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
+
+
+@dataclass(frozen=True)
+class Known:
+    """A covariate column that the version's data have: its role (future, past, static) and kind (number, category)."""
+
+    role: str
+    kind: str
+
+
+def known_columns(session: Session, dataset_id: int | None) -> dict[str, Known]:
+    """The covariate columns of a dataset by name; none when there is no dataset (any more)."""
+    if dataset_id is None:
+        return {}
+    rows = session.scalars(select(ColumnRow).where(ColumnRow.dataset_id == dataset_id))
+    return {row.name: Known(row.role, row.kind) for row in rows}
+
+
+def series_of(inputs: Sequence[Input], calendar: Calendar) -> tuple[list[Series], list[bool], list[Note]]:
+    """The inputs as series; which of them have times (a `start`); and what had to be decided on the way.
+
+    Values missing at the end are cut off, as in an upload: the origin is the last value that is there. Raises Invalid
+    with a pointer to each start that is no time of this calendar.
+    """
+    times, notes = instants([sent.start for sent in inputs], calendar, "/inputs/{}/start")
+    dated = [sent.start is not None for sent in inputs]
+    steps, phases = calendar.locate(times)
+    phases = calendar.settle(np.arange(len(inputs)), phases, steps)
+    made: list[Series] = []
+    cut: list[int] = []
+    for place, sent in enumerate(inputs):
+        present = np.flatnonzero(~np.isnan(sent.target))
+        length = int(present[-1]) + 1 if len(present) else 0
+        if 0 < length < len(sent.target):
+            cut.append(place)
+        start, phase = (int(steps[place]), int(phases[place])) if dated[place] else (0, 0)
+        made.append(Series(sent.key, sent.target[:length], start, phase))
+    if cut:
+        text = "the last values are missing: the forecast starts after the last one that is there"
+        notes.append(Note("missing_at_end", text, tuple(cut)))
+    return made, dated, notes
+
+
+def instants(
+    values: Sequence[str | int | None], calendar: Calendar, pointer: str
+) -> tuple[NDArray[np.int64], list[Note]]:
+    """Times as microseconds since 1970 UTC (`step`: the integers themselves), (n,), 0 where None. Those without offset
+    are local: what the clock shows twice is the first, what it skips is moved forward, and a note says so.
+
+    Raises Invalid with a pointer, `pointer` with the place put in, for each value that is no time of this calendar.
+    """
+    times = np.zeros(len(values), np.int64)
+    local: list[int] = []
+    wrong: list[Complaint] = []
+    for place, value in enumerate(values):
+        if value is None:
+            continue
+        try:
+            times[place], naive = _parse(value, calendar)
+        except ValueError as error:
+            shown = str(value)[:60]
+            wrong.append(Complaint("not-a-time", str(error), pointer=pointer.format(place), value_preview=shown))
+            continue
+        local += [place] if naive else []
+    if wrong:
+        raise Invalid(f"{wrong[0].pointer}: {wrong[0].message}, got {wrong[0].value_preview!r}", errors=wrong)
+    if not local:
+        return times, []
+    times[local], ambiguous, missing = calendar.to_utc(times[local])
+    notes: list[Note] = []
+    for code, rows, text in (
+        ("ambiguous_time", ambiguous, "a local time comes twice that day: the first is taken"),
+        ("missing_time", missing, "a local time was skipped by the clock that day: moved forward"),
+    ):
+        if rows.any():
+            notes.append(Note(code, text))
+    return times, notes
+
+
+def _parse(value: str | int, calendar: Calendar) -> tuple[int, bool]:
+    """Microseconds since 1970, and whether they are on the local clock, because the text has no offset."""
+    if calendar.frequency.is_integer:
+        if not isinstance(value, int):
+            raise ValueError("expected an integer: the frequency is `step`")
+        return value, False
+    found = parse_time(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("expected a time such as 2026-01-01T00:00:00+01:00")
+    return found
+
+
+# ---------------------------------------------------------------- covariates
+
+
+def check_inputs(inputs: Sequence[Input], known: Mapping[str, Known], horizon: int) -> list[Note]:
+    """Check the covariates of every input. Past ones have one value for each of the target, future ones one for each
+    step ahead (more are ignored). Raises Invalid with pointers; gives the warnings about those that are not used."""
+    wrong: list[Complaint] = []
+    names: set[str] = set()
+    for place, sent in enumerate(inputs):
+        at = f"/inputs/{place}"
+        wrong += _complaints(sent.past, known, f"{at}/past_covariates", (len(sent.target), len(sent.target)))
+        wrong += _complaints(sent.future, known, f"{at}/future_covariates", (horizon, None))
+        statics = {name: [value] for name, value in sent.static.items()}
+        wrong += _complaints(statics, known, f"{at}/static_covariates", (1, 1))
+        names |= {*sent.past, *sent.future, *sent.static}
+    return _noted(names, known, wrong)
+
+
+def check_future(
+    future: Mapping[str, Columns], keys: Iterable[str], known: Mapping[str, Known], horizon: int
+) -> list[Note]:
+    """Check what a request adds about the future of stored series, as `check_inputs` does."""
+    wrong: list[Complaint] = []
+    names: set[str] = set()
+    asked = set(keys)
+    for key, columns in future.items():
+        at = f"/future_covariates/{_escaped(key)}"
+        if key not in asked:
+            wrong.append(Complaint("unknown-series", "expected one of the series asked for", pointer=at))
+        wrong += _complaints(columns, known, at, (horizon, None))
+        names |= set(columns)
+    return _noted(names, known, wrong)
+
+
+def _complaints(
+    columns: Columns, known: Mapping[str, Known], at: str, lengths: tuple[int, int | None]
+) -> list[Complaint]:
+    least, most = lengths
+    wrong: list[Complaint] = []
+    for name, values in columns.items():
+        pointer = f"{at}/{_escaped(name)}"
+        if len(values) < least or (most is not None and len(values) > most):
+            text = f"expected {'at least ' if most is None else ''}{least} values, got {len(values)}"
+            wrong.append(Complaint("wrong-length", text, pointer=pointer))
+        if name in known and known[name].kind == "number":
+            for place, value in enumerate(values):
+                if isinstance(value, str) and value != "NaN":
+                    text = f"expected a number: {name!r} is a numeric column"
+                    wrong.append(Complaint("not-a-number", text, f"{pointer}/{place}", value_preview=value[:60]))
+    return wrong
+
+
+def _noted(names: set[str], known: Mapping[str, Known], wrong: list[Complaint]) -> list[Note]:
+    if wrong:
+        raise Invalid(f"{wrong[0].pointer}: {wrong[0].message}", errors=wrong)
+    notes: list[Note] = []
+    if unknown := sorted(names - set(known)):
+        text = f"the data this version was trained on have no column {', '.join(map(repr, unknown[:5]))}"
+        notes.append(Note("unknown_covariates", text + (f" (and {len(unknown) - 5} more)" if unknown[5:] else "")))
+    if unused := sorted(names & set(known)):
+        text = f"this version forecasts from the target alone: {', '.join(map(repr, unused[:5]))} changed nothing"
+        notes.append(Note("covariates_ignored", text))
+    return notes
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")

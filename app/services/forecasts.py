@@ -1,0 +1,199 @@
+"""Forecasts: for stored series, for history in the request, and for the next step as points arrive.
+
+Three stages, so that each can be timed and no transaction is open while a model computes: `choose` (which version
+answers), `read_…` (the series), `answer` (one batched forward). What leaves is made by `forecast_answers`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from app.db.tables import DatasetRow, RevisionRow
+from app.errors import Complaint, Conflict, Invalid, TooLarge
+from app.services import datasets
+from app.services.forecast_answers import Answer
+from app.services.forecast_inputs import Columns, Input, check_future, check_inputs, instants, known_columns, series_of
+from app.services.opened import OpenVersions
+from app.services.registry import resolve
+from models import Calendar, Note, OpenArtifact, Series
+
+MAX_VALUES = 20_000_000  # numbers in one answer; more is work for a job
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How much of a forecast is wanted."""
+
+    horizon: int = 1
+    levels: tuple[float, ...] = (0.1, 0.5, 0.9)
+    samples: int = 0
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Series of a dataset: those of `keys`, or all; at a revision, or the newest."""
+
+    dataset: str
+    keys: tuple[str, ...] | None = None
+    revision: int | None = None
+    future: Mapping[str, Columns] = field(default_factory=dict[str, Columns])
+
+
+@dataclass(frozen=True)
+class Sent:
+    """History in the request, on the version's own calendar unless it says otherwise."""
+
+    inputs: tuple[Input, ...]
+    frequency: str | None = None
+    time_zone: str | None = None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The version that answers: its name, number, the alias that led there, its training data, and itself."""
+
+    model: str
+    version: int
+    alias: str | None
+    digest: str
+    dataset_id: int | None
+    opened: OpenArtifact
+
+
+@dataclass(frozen=True)
+class Read:
+    """Series to forecast, with where they come from. `dated` says which of them have times."""
+
+    calendar: Calendar
+    series: Sequence[Series]
+    dated: Sequence[bool]
+    notes: Sequence[Note] = ()
+    dataset: str | None = None
+    revision: int | None = None
+
+
+def choose(session: Session, versions: OpenVersions, reference: str) -> Chosen:
+    """The version a reference stands for at this moment, opened and checked. Raises NotFound, Unavailable."""
+    found = resolve(session, reference)
+    row = found.version
+    opened = versions.get(row.folder, row.digest)
+    return Chosen(found.model.name, row.number, found.alias, row.digest, row.dataset_id, opened)
+
+
+def check(shape: Shape, max_horizon: int) -> None:
+    """Raises Invalid when the horizon is longer than this server answers."""
+    if shape.horizon > max_horizon:
+        text = f"horizon: expected at most {max_horizon} steps, got {shape.horizon}"
+        raise Invalid(text, errors=[Complaint("horizon-too-long", text, pointer="/horizon")])
+
+
+def revision_of(session: Session, ask: Stored) -> RevisionRow:
+    """The revision that a question is about. Raises NotFound for the dataset, Conflict while it is empty."""
+    dataset = datasets.get(session, ask.dataset)
+    if dataset.head == 0:
+        raise Conflict(f"dataset {ask.dataset!r} is empty: upload something first", code="dataset-empty")
+    return datasets.revision_of(session, dataset, ask.revision)
+
+
+def read_stored(session: Session, chosen: Chosen, ask: Stored, shape: Shape) -> Read:
+    """The last steps of the series asked for, as many as the version can use.
+
+    Raises NotFound for a dataset, series or revision that is not there, TooLarge when the answer would be.
+    """
+    dataset, revision = datasets.get(session, ask.dataset), revision_of(session, ask)
+    _check_size(revision.series if ask.keys is None else len(ask.keys), shape)
+    read = _read(session, dataset, revision.number, ask.keys, chosen.opened.context)
+    notes = list(read.notes)
+    if ask.future:
+        known = known_columns(session, dataset.id)
+        notes += check_future(ask.future, [one.key for one in read.series], known, shape.horizon)
+    return _noting(read, notes)
+
+
+def read_sent(session: Session, chosen: Chosen, ask: Sent, shape: Shape) -> Read:
+    """The history in the request as series. Raises Invalid with pointers, TooLarge when the answer would be."""
+    _check_size(len(ask.inputs), shape)
+    calendar = _calendar(chosen.opened.calendar, ask)
+    notes = check_inputs(ask.inputs, known_columns(session, chosen.dataset_id), shape.horizon)
+    series, dated, more = series_of(ask.inputs, calendar)
+    kept = [bool(has and len(one.target)) for has, one in zip(dated, series, strict=True)]
+    return Read(calendar, series, kept, (*notes, *more))
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """One value that has become known; NaN says that it is missing."""
+
+    key: str
+    timestamp: str | int
+    value: float
+
+
+def append(session: Session, chosen: Chosen, dataset: str, points: Sequence[Arrived]) -> Read:
+    """Append points as one revision, then read the last steps of the series they name, in the order first named.
+
+    Raises Invalid for a timestamp that is none, and what `datasets.append_points` raises: Conflict for a point that is
+    there already with another value.
+    """
+    row = datasets.get(session, dataset)
+    times, notes = instants([point.timestamp for point in points], datasets.calendar_of(row), "/points/{}/timestamp")
+    rows = [(point.key, int(time), point.value) for point, time in zip(points, times, strict=True)]
+    outcome = datasets.append_points(session, row, rows)
+    keys = tuple(dict.fromkeys(point.key for point in points))
+    return _noting(_read(session, row, outcome.revision.number, keys, chosen.opened.context), notes)
+
+
+def answer(chosen: Chosen, read: Read, shape: Shape) -> Answer:
+    """One batched forecast of everything read; needs no session."""
+    forecast = chosen.opened.forecast(read.series, shape.horizon, shape.levels, shape.samples)
+    own = chosen.opened.calendar.frequency.name
+    notes = [*read.notes, *forecast.notes]
+    if read.calendar.frequency.name != own:
+        text = f"the version was trained on steps of {own}, the series have steps of {read.calendar.frequency.name}"
+        notes.insert(0, Note("frequency_differs", text))
+    return Answer(
+        model=chosen.model,
+        version=chosen.version,
+        alias=chosen.alias,
+        dataset=read.dataset,
+        revision=read.revision,
+        calendar=read.calendar,
+        series=read.series,
+        dated=read.dated,
+        forecast=forecast,
+        notes=notes,
+    )
+
+
+def _read(session: Session, dataset: DatasetRow, revision: int, keys: Iterable[str] | None, last: int) -> Read:
+    wanted = None if keys is None else list(keys)
+    series = datasets.read_series(session, dataset, revision=revision, keys=wanted, last=last)
+    dated = [bool(np.isfinite(one.target).any()) for one in series]
+    return Read(datasets.calendar_of(dataset), series, dated, (), dataset.name, revision)
+
+
+def _noting(read: Read, notes: Sequence[Note]) -> Read:
+    return Read(read.calendar, read.series, read.dated, notes, read.dataset, read.revision)
+
+
+def _calendar(own: Calendar, ask: Sent) -> Calendar:
+    """The calendar of history in a request. Raises Invalid with a pointer."""
+    frequency, time_zone = ask.frequency or own.frequency.name, ask.time_zone or own.time_zone
+    for at, trial in (("time_zone", (own.frequency.name, time_zone)), ("frequency", (frequency, time_zone))):
+        try:
+            Calendar.of(*trial)
+        except ValueError as error:
+            complaint = Complaint(f"unknown-{at.replace('_', '-')}", str(error), pointer=f"/{at}")
+            raise Invalid(f"{at}: {error}", errors=[complaint]) from error
+    return Calendar.of(frequency, time_zone)
+
+
+def _check_size(series: int, shape: Shape) -> None:
+    values = series * shape.horizon * (1 + len(shape.levels) + shape.samples)
+    if values > MAX_VALUES:
+        raise TooLarge(
+            f"expected an answer of at most {MAX_VALUES:,} numbers, this one has {values:,}: {series:,} series, "
+            f"{shape.horizon:,} steps, {len(shape.levels):,} quantiles, {shape.samples:,} samples; ask in parts"
+        )
