@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from models.zones import DAY, SECOND, Bool, Int, Zone
+from models.zones import DAY, HOUR, SECOND, Bool, Int, Zone
 
 WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
@@ -154,14 +154,16 @@ def _skips_weekends(codes: Int, days: Int, business: Int) -> bool:
 
 
 def _tell_clock(times: Int, codes: Int, place: Zone) -> str:
+    differences = np.diff(times)[codes[1:] == codes[:-1]]
+    near = (differences + 2 * HOUR) % DAY <= 4 * HOUR  # a whole number of days, give or take a clock's change
+    if np.mean(near & (differences >= 20 * HOUR)) >= MOST:
+        raise ValueError(
+            f"frequency: times are about whole days apart but at changing times of day in {place.name}; "
+            "give time_zone= the zone whose days these are"
+        )
     step = _step(codes, times, _show_clock)
     if step % SECOND:
         raise ValueError(f"frequency: expected steps of whole seconds, got {_show_clock(step)}; {HINT}")
-    if step % DAY == 0:
-        raise ValueError(
-            f"frequency: times are {_show_clock(step)} apart in UTC but at changing times of day in {place.name}; "
-            "give the time_zone whose days these are, perhaps UTC"
-        )
     phases = times % step
     if np.mean(phases == majority(codes, phases, int(codes[-1]) + 1)[codes]) < MOST:
         raise ValueError(
@@ -172,7 +174,7 @@ def _tell_clock(times: Int, codes: Int, place: Zone) -> str:
 
 
 def _common(differences: Int) -> int:
-    """The greatest common divisor of the frequent differences; 0 if there are none."""
+    """The greatest common divisor of the frequent differences, 0 if none is frequent."""
     values, counts = np.unique(differences[differences > 0], return_counts=True)
     return int(np.gcd.reduce(values[counts >= FREQUENT * counts.sum()]))
 
@@ -181,14 +183,7 @@ def _step(codes: Int, units: Int, show: Callable[[int], str]) -> int:
     """The step between neighbouring rows, in units. Raises ValueError where there is none, or no common one."""
     same = codes[1:] == codes[:-1]
     owners, differences = codes[1:][same], np.diff(units)[same]
-    step = _common(differences)
-    if not step or np.mean(differences % step == 0) < MOST or np.mean(differences == step) < SEEN:
-        values, counts = np.unique(differences[differences > 0], return_counts=True)
-        seen = [f"{show(int(values[i]))} ({counts[i] / counts.sum():.0%})" for i in np.argsort(-counts, kind="stable")]
-        shown = ", ".join(seen[:3]) + (f" and {len(seen) - 3} more" if len(seen) > 3 else "")
-        raise ValueError(
-            f"frequency: expected evenly spaced times, got steps of {shown}; no step fits them all; {HINT}"
-        )
+    step = _fitting(differences, show)
     starts = np.flatnonzero(np.r_[True, owners[1:] != owners[:-1]])
     sizes = np.diff(np.r_[starts, len(owners)])
     rare = (sizes >= ENOUGH) & (np.minimum.reduceat(differences, starts) > step)
@@ -204,8 +199,22 @@ def _step(codes: Int, units: Int, show: Callable[[int], str]) -> int:
     return step
 
 
+def _fitting(differences: Int, show: Callable[[int], str]) -> int:
+    """The common divisor of the differences, or the most frequent of them, if that fits; otherwise ValueError."""
+    values, counts = np.unique(differences[differences > 0], return_counts=True)
+    often = np.argsort(-counts, kind="stable")
+    for step in (_common(differences), int(values[often[0]])):
+        if step and np.mean(differences % step == 0) >= MOST and np.mean(differences == step) >= SEEN:
+            return step
+    shown = ", ".join(f"{show(int(values[i]))} ({counts[i] / counts.sum():.0%})" for i in often[:3])
+    more = f" and {len(values) - 3} more" if len(values) > 3 else ""
+    raise ValueError(
+        f"frequency: expected evenly spaced times, got steps of {shown}{more}; no step fits them all; {HINT}"
+    )
+
+
 def _show_clock(step: int) -> str:
-    for name, unit in (("d", DAY), ("h", 3600 * SECOND), ("min", 60 * SECOND)):
+    for name, unit in (("d", DAY), ("h", HOUR), ("min", 60 * SECOND)):
         if step % unit == 0:
             return f"{step // unit} {name}"
     return f"{step / SECOND:g} s"

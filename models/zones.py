@@ -13,7 +13,8 @@ Int = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 SECOND = 1_000_000  # everything here counts in microseconds
-DAY = 86_400 * SECOND
+HOUR = 3600 * SECOND
+DAY = 24 * HOUR
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # No zone changed before FIRST: local mean time ruled. Long before 2100 the last zone settles on a rule of the Gregorian
 # calendar, which repeats after 400 years of exactly 20,871 weeks, so instants after LAST are looked up cycles earlier.

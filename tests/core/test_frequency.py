@@ -6,6 +6,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models import Frequency
@@ -336,9 +338,31 @@ def test_series_that_step_differently_are_told(often: str, rarely: str, told: st
             infer(often_times, rarely_times, often_times, zone=zone)
 
 
-def test_days_of_another_zone_are_told() -> None:
-    with pytest.raises(ValueError, match=r"1 d apart in UTC but at changing times of day in Europe/Berlin.*time_zone"):
-        infer(grid("D", "UTC", periods=365), zone="Europe/Berlin")
+@pytest.mark.parametrize("name", ["D", "W-MON", "MS", "ME"])
+@pytest.mark.parametrize(("written", "read"), [("UTC", "Europe/Berlin"), ("Europe/Berlin", "UTC")])
+def test_days_of_another_zone_are_told(name: str, written: str, read: str) -> None:
+    with pytest.raises(ValueError, match=rf"changing times of day in {read}; give time_zone="):
+        infer(grid(name, written, periods=365), zone=read)
+
+
+def test_a_step_that_most_rows_keep_is_found_among_rarer_ones() -> None:
+    hours = grid("h", "UTC", periods=400)
+    assert infer(np.sort(np.r_[hours, hours[::30] + 1_800_000_000])) == "h"
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(-(10**4), 10**4)), max_size=14),
+    st.sampled_from([1, 10**6, 3600 * 10**6, 86_400 * 10**6, 2_629_746 * 10**6]),
+    st.sampled_from(ZONES),
+)
+def test_any_rows_have_a_frequency_or_a_reason(rows: list[tuple[int, int]], unit: int, zone: str) -> None:
+    codes, times = np.array(rows, np.int64).reshape(-1, 2).T
+    try:
+        told = Frequency.infer(times * unit, codes, zone).name
+    except ValueError as reason:
+        told = str(reason)
+    assert told.startswith("frequency: ") or Frequency.parse(told).name == told
 
 
 def test_hours_that_follow_the_local_clock_are_told() -> None:
