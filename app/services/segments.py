@@ -1,8 +1,8 @@
 """Segments: what series are painted from. One holds the final values of one column of one series over a span of steps.
 
-A series at revision n is its newest base at or below n with every later segment up to n painted over it, in order. A base
-is one or more segments of one revision marked `base`; one of length 0 says that there is nothing. Missing values are NaN.
-A series is part of its dataset where its target has a segment of any length, be it of NaNs.
+A series at revision n is its newest base at or below n with every later segment up to n painted over it, in order. A
+base is one or more segments of one revision marked `base`; one of length 0 says that there is nothing. Missing values
+are NaN. A series is part of its dataset where its target has a segment of any length, be it of NaNs.
 """
 
 import threading
@@ -148,7 +148,7 @@ def runs(steps: Ints, breaks: NDArray[np.bool_] | None = None) -> tuple[Ints, In
     if breaks is not None:
         starts |= breaks
     first = np.flatnonzero(starts)
-    return first, np.append(first[1:], len(steps)) - 1
+    return first, np.append(first[1:], len(steps))[: len(first)] - 1
 
 
 def cut(owner: int, column: str, base: bool, painted: Painted) -> Iterator[Piece]:
@@ -209,13 +209,13 @@ def fetch(
             wanted = wanted.where(SegmentRow.start_step < stop, SegmentRow.start_step + SegmentRow.length > first)
         # A few rows at a time: the payloads of a thousand series may be more than should be held at once.
         for row in session.execute(wanted.execution_options(yield_per=512)):
-            yield Segment._make(row.tuple())
+            yield Segment(*row)
 
 
 def extents(
     session: Session, series_ids: Sequence[int], revision: int, columns: Sequence[str] | None = None
 ) -> dict[tuple[int, str], Extent]:
-    """What is stored for each (series, column) at `revision`, without a payload read; one that has no base is not there."""
+    """What is stored of each (series, column) at `revision`; one that has no base is not there. Reads no payload."""
     found: dict[tuple[int, str], Extent] = {}
     filled = SegmentRow.length > 0
     for place in range(0, len(series_ids), BATCH):

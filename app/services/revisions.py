@@ -1,0 +1,232 @@
+"""Revisions: the one write transaction that turns an upload into the next immutable content of a dataset."""
+
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from sqlalchemy import insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from app.db.tables import ColumnRow, DatasetRow, RevisionRow, SeriesRow, StaticRow, utc_now
+from app.errors import Complaint, Conflict, Invalid
+from app.services import segments
+from app.services.changes import Change, Total, change_of, moment, stored_series
+from app.services.ingest.upload import Upload
+from app.services.segments import TARGET
+from app.services.sheets import Limits, Mode
+from models import Calendar
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an upload: its revision (the head, when it changed nothing: `created` is False) and row counts."""
+
+    revision: RevisionRow
+    created: bool
+    inserted: int
+    updated: int
+    unchanged: int
+
+
+def find(session: Session, name: str) -> DatasetRow | None:
+    """The dataset of this name, or None."""
+    return session.scalars(select(DatasetRow).where(DatasetRow.name == name)).one_or_none()
+
+
+def revision_of(session: Session, dataset: DatasetRow, number: int | None = None) -> RevisionRow:
+    """Revision `number` of a dataset, or its head. Raises Invalid when there is none."""
+    wanted = dataset.head if number is None else number
+    row = session.scalars(
+        select(RevisionRow).where(RevisionRow.dataset_id == dataset.id, RevisionRow.number == wanted)
+    ).one_or_none()
+    if row is None:
+        if not dataset.head:
+            raise Invalid(f"Dataset {dataset.name!r} has no data yet: upload some first.", code="no-data")
+        raise Invalid(
+            f"revision: dataset {dataset.name!r} has 1 to {dataset.head}, got {wanted}.",
+            code="no-such-revision",
+            errors=[Complaint("no-such-revision", f"There is no revision {wanted}", pointer="/revision")],
+        )
+    return row
+
+
+def draft(session: Session, name: str, upload: Upload, mode: Mode, limits: Limits = LIMITS) -> Change | None:
+    """What the upload would change now, worked out with no lock held; None when the dataset does not exist yet.
+
+    `store` takes it over when nothing has happened in between. Raises as `store`.
+    """
+    dataset = find(session, name)
+    return None if dataset is None else change_of(session, dataset, upload, mode, limits)
+
+
+def store(
+    session: Session, name: str, upload: Upload, mode: Mode, *, draft: Change | None = None, limits: Limits = LIMITS
+) -> Outcome:
+    """Make the upload the dataset's next revision, and the dataset when there is none; needs a write session.
+
+    Raises Conflict when the dataset has another calendar, when `append` would change a stored value or when a column
+    or phase is not what it was; Invalid when a series would be nearly all gap; TooLarge past `limits.series`.
+    """
+    dataset = _locked(session, name, upload)
+    _check_calendar(dataset, upload.calendar)
+    if draft is None or not _holds(session, dataset, draft):
+        draft = change_of(session, dataset, upload, mode, limits)
+    counts = (draft.inserted, draft.updated, draft.unchanged)
+    if draft.is_empty:
+        return Outcome(revision_of(session, dataset), False, *counts)
+    number = dataset.head + 1
+    ids = _series_ids(session, dataset, upload, draft, number)
+    segments.keep(session, number, draft.pieces, ids)
+    gone = [segments.empty_base(place, column) for place, (_, column) in enumerate(draft.gone)]
+    segments.keep(session, number, gone, [series_id for series_id, _ in draft.gone])
+    _keep_columns(session, dataset.id, draft)
+    _keep_statics(session, draft, ids, number)
+    total = draft.total
+    if not total.is_exact:
+        total = counted(session, dataset, upload.calendar, number)
+    row = RevisionRow(
+        dataset_id=dataset.id,
+        number=number,
+        mode=mode,
+        digest=draft.digest,
+        series=total.series,
+        points=total.points,
+        start=moment(total.start),
+        end=moment(total.end),
+        inserted=draft.inserted,
+        updated=draft.updated,
+        unchanged=draft.unchanged,
+        columns={**upload.columns, "live": draft.live},
+        audit=upload.audit.document(),
+    )
+    session.add(row)
+    dataset.frequency, dataset.head = upload.calendar.frequency.name, number
+    session.flush()
+    return Outcome(row, True, *counts)
+
+
+def _locked(session: Session, name: str, upload: Upload) -> DatasetRow:
+    """The dataset's row, made when missing, which nobody else changes until this transaction ends."""
+    make = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[session.get_bind().dialect.name]
+    wanted = select(DatasetRow).where(DatasetRow.name == name).with_for_update()
+    row = session.scalars(wanted, execution_options={"populate_existing": True}).one_or_none()
+    if row is None:
+        values = {
+            "workspace": session.info["workspace"],
+            "name": name,
+            "frequency": upload.calendar.frequency.name,
+            "time_zone": upload.calendar.time_zone,
+            "head": 0,
+            "description": "",
+            "created_at": utc_now(),
+        }
+        # Another upload may be making the same dataset: then this waits until it is there.
+        session.execute(make(DatasetRow).values(values).on_conflict_do_nothing(index_elements=["workspace", "name"]))
+        row = session.scalars(wanted, execution_options={"populate_existing": True}).one()
+    return row
+
+
+def _check_calendar(dataset: DatasetRow, calendar: Calendar) -> None:
+    here, sent = (dataset.frequency, dataset.time_zone), (calendar.frequency.name, calendar.time_zone)
+    if dataset.frequency is not None and here != sent:
+        raise Conflict(
+            f"Dataset {dataset.name!r} has frequency {here[0]} in {here[1]}; the upload was read as {sent[0]} in "
+            f"{sent[1]}.",
+            code="calendar-differs",
+        )
+    if dataset.time_zone != calendar.time_zone:
+        raise Conflict(
+            f"Dataset {dataset.name!r} has time zone {here[1]}; the upload was read in {sent[1]}.",
+            code="calendar-differs",
+        )
+
+
+def _holds(session: Session, dataset: DatasetRow, draft: Change) -> bool:
+    """Whether the dataset is as the draft found it: the head moves with every upload, the count with an erasure."""
+    if (draft.dataset_id, draft.head) != (dataset.id, dataset.head):
+        return False
+    return draft.stored == stored_series(session, dataset.id)
+
+
+def _series_ids(session: Session, dataset: DatasetRow, upload: Upload, draft: Change, number: int) -> list[int]:
+    """The row ids of the upload's series; rows are made for new ones."""
+    ids: list[int] = draft.ids.tolist()
+    new = [place for place, series_id in enumerate(ids) if series_id < 0]
+    rows = [
+        {
+            "dataset_id": dataset.id,
+            "key": upload.keys[place],
+            "phase": int(upload.phases[place]),
+            "revision": number,
+        }
+        for place in new
+    ]
+    if rows:
+        session.execute(insert(SeriesRow), rows)
+        made = select(SeriesRow.key, SeriesRow.id).where(
+            SeriesRow.dataset_id == dataset.id, SeriesRow.revision == number
+        )
+        id_of = {row.key: row.id for row in session.execute(made)}
+        for place in new:
+            ids[place] = id_of[upload.keys[place]]
+    return ids
+
+
+def _keep_columns(session: Session, dataset_id: int, draft: Change) -> None:
+    for column in draft.columns.values():
+        if column.is_new:
+            made = ColumnRow(
+                dataset_id=dataset_id,
+                name=column.name,
+                role=column.role,
+                kind=column.kind,
+                categories=list(column.categories),
+            )
+            session.add(made)
+        elif column.added:
+            session.execute(
+                update(ColumnRow)
+                .where(ColumnRow.dataset_id == dataset_id, ColumnRow.name == column.name)
+                .values(categories=list(column.categories))
+            )
+
+
+def _keep_statics(session: Session, draft: Change, ids: list[int], number: int) -> None:
+    values = [(ids[series], column, value) for series, column, value in draft.statics]
+    values += [(series_id, column, None) for series_id, column in draft.gone_statics]
+    rows = [
+        {"series_id": series_id, "column": column, "revision": number, "value": value}
+        for series_id, column, value in values
+    ]
+    if rows:
+        session.execute(insert(StaticRow), rows)
+
+
+# ---------------------------------------------------------------- count anew
+
+
+def counted(session: Session, dataset: DatasetRow, calendar: Calendar, number: int) -> Total:
+    """The total of a dataset at a revision by reading all of it: only after an outermost value went away."""
+    series = points = 0
+    firsts: list[tuple[int, int]] = []  # step, phase
+    lasts: list[tuple[int, int]] = []
+    rows = session.execute(
+        select(SeriesRow.id, SeriesRow.phase).where(SeriesRow.dataset_id == dataset.id).order_by(SeriesRow.id)
+    ).all()
+    phases = {row.id: row.phase for row in rows}
+    found = segments.fetch(session, list(phases), number, [TARGET])
+    for series_id, mine in groupby(found, key=lambda segment: segment.series_id):
+        painted = segments.paint(mine)
+        series += bool(len(painted.values))
+        present = np.flatnonzero(~np.isnan(painted.values))
+        if len(present):
+            points += len(present)
+            firsts.append((painted.start + int(present[0]), phases[series_id]))
+            lasts.append((painted.start + int(present[-1]), phases[series_id]))
+    if not points:
+        return Total(series)
+    first, last = (calendar.times(*np.array(ends, dtype=np.int64).T) for ends in (firsts, lasts))
+    return Total(series, points, int(first.min()), int(last.max()))

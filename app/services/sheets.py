@@ -1,0 +1,308 @@
+"""Sheets: the rows of an upload laid beside what the head of their dataset holds, a column at a time. Only reads.
+
+A row says all of its columns: a null in it overwrites, a row that is not there never does.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.tables import DatasetRow, SeriesRow
+from app.errors import Complaint, Conflict, Invalid
+from app.services import segments
+from app.services.ingest.upload import Upload
+from app.services.segments import TARGET, Extent, Floats, Ints, Painted, Piece
+
+Mode = Literal["replace", "append", "upsert"]
+Bools = NDArray[np.bool_]
+
+STEPS = 4_000_000  # laid at a time, over as many series as that is: 32 MB a column
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Most series in a dataset, and most steps from a series' first point to its last."""
+
+    series: int = 1_000_000
+    span: int = 10_000_000
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """An upload's rows beside what is stored of their series at `head`. Series are counted as in `upload.keys`.
+
+    `ids` (k,) are their rows in the database, -1 for new ones; `here` (k,) tells which are part of the dataset. The
+    rows fall into runs without large gaps: `first` and `last` (r,) row of each, `place` (n + 1,) of the rows when all
+    runs are put end to end with their small gaps.
+    """
+
+    upload: Upload
+    mode: Mode
+    head: int
+    ids: Ints
+    here: Bools
+    extents: Mapping[tuple[int, str], Extent]
+    owners: Ints
+    first: Ints
+    last: Ints
+    place: Ints
+
+    def rows(self, series: int) -> slice:
+        return slice(int(self.upload.offsets[series]), int(self.upload.offsets[series + 1]))
+
+    def batches(self) -> Iterator[tuple[int, int]]:
+        """Ranges of series whose runs together are at most STEPS long, or one series."""
+        ends: Ints = self.place[self.upload.offsets]
+        start = 0
+        while start < len(self.ids):
+            stop = int(np.searchsorted(ends, int(ends[start]) + STEPS, side="right")) - 1
+            stop = max(stop, start + 1)
+            yield start, stop
+            start = stop
+
+
+@dataclass(frozen=True)
+class Laid:
+    """One column of an upload against the head: `sent` and `stored` (n,) values of the rows, which of them changed, the
+    steps of stored values that a `replace` leaves out by series, and what is to be written."""
+
+    column: str
+    sent: Floats
+    stored: Floats
+    changed: Bools
+    dropped: dict[int, Ints] = field(default_factory=dict[int, Ints])
+    pieces: list[Piece] = field(default_factory=list[Piece])
+
+
+# ---------------------------------------------------------------- the sheet
+
+
+def sheet_of(session: Session, dataset: DatasetRow, upload: Upload, mode: Mode, limits: Limits) -> Sheet:
+    """The upload beside the series it names. Raises Conflict when a stored series has another phase, Invalid when one
+    would reach over more steps than are allowed."""
+    ids = _ids(session, dataset.id, upload)
+    known = [int(i) for i in ids if i >= 0]
+    extents = segments.extents(session, known, dataset.head) if dataset.head else {}
+    here = np.array([series >= 0 and _reaches(extents.get((int(series), TARGET))) for series in ids], dtype=bool)
+    begins = np.zeros(len(upload.steps), dtype=bool)
+    begins[upload.offsets[:-1]] = True
+    first, last = segments.runs(upload.steps, begins)
+    lengths = upload.steps[last] - upload.steps[first] + 1
+    starts = np.concatenate(([0], np.cumsum(lengths)))
+    run = np.repeat(np.arange(len(first)), last - first + 1)
+    place = np.append(starts[run] + upload.steps - upload.steps[first[run]], starts[-1])
+    owners = np.repeat(np.arange(len(ids)), np.diff(upload.offsets))
+    sheet = Sheet(upload, mode, dataset.head, ids, here, extents, owners, first, last, place)
+    if mode != "replace":
+        _check_spans(session, sheet, limits.span)
+    return sheet
+
+
+def _ids(session: Session, dataset_id: int, upload: Upload) -> Ints:
+    places = {key: place for place, key in enumerate(upload.keys)}
+    ids = np.full(len(upload.keys), -1, dtype=np.int64)
+    for keys in segments.batched(upload.keys, 5000):
+        found = session.execute(
+            select(SeriesRow.id, SeriesRow.key, SeriesRow.phase).where(
+                SeriesRow.dataset_id == dataset_id, SeriesRow.key.in_(keys)
+            )
+        )
+        for series_id, key, phase in found:
+            ids[places[key]] = series_id
+            if phase != upload.phases[places[key]]:
+                detail = f"Series {key!r} lies elsewhere inside its steps: its times do not continue those stored."
+                raise Conflict(detail, code="series-off-grid")
+    return ids
+
+
+def _reaches(extent: Extent | None) -> bool:
+    return extent is not None and extent.stop > extent.start
+
+
+def _check_spans(session: Session, sheet: Sheet, most: int) -> None:
+    """Refuse series that would be nearly all gap: they are painted whole, gaps too, whenever they are read."""
+    upload = sheet.upload
+    for series in np.flatnonzero(sheet.here):
+        rows, extent = sheet.rows(int(series)), sheet.extents[int(sheet.ids[series]), TARGET]
+        low = min(extent.start, int(upload.steps[rows.start]))
+        high = max(extent.stop, int(upload.steps[rows.stop - 1]) + 1)
+        count = rows.stop - rows.start
+        allowed = most
+        if high - low <= most and high - low - (extent.stop - extent.start) > 100 * count:
+            painted = segments.paint(segments.fetch(session, [int(sheet.ids[series])], sheet.head, [TARGET]))
+            allowed = min(most, 100 * (int(np.count_nonzero(~np.isnan(painted.values))) + count) + 10_000)
+        if high - low > allowed:
+            key = upload.keys[int(series)]
+            detail = f"Series {key!r} would reach over {high - low:,} steps; with its points it may over {allowed:,}."
+            hint = "Check the times of the rows that lie far from the stored ones."
+            raise Invalid(detail, code="span", errors=[Complaint("span", detail, hint=hint)])
+
+
+# ---------------------------------------------------------------- one column
+
+
+def lay(session: Session, sheet: Sheet, column: str, sent: Floats) -> Laid:
+    """One column of the upload, `sent` (n,) with NaN for null, against the head."""
+    if sheet.mode == "replace":
+        return _lay_whole(session, sheet, column, sent)
+    stored = np.full(len(sent), np.nan)
+    changed = np.zeros(len(sent), dtype=bool)
+    laid = Laid(column, sent, stored, changed)
+    for start, stop in sheet.batches():
+        _lay_batch(session, sheet, laid, start, stop)
+    return replace(laid, pieces=list(_thinned(session, sheet, laid)))
+
+
+def _lay_batch(session: Session, sheet: Sheet, laid: Laid, start: int, stop: int) -> None:
+    """The same for the series [start, stop): the head is painted under their runs, the rows are laid over it."""
+    rows = slice(int(sheet.upload.offsets[start]), int(sheet.upload.offsets[stop]))
+    origin = int(sheet.place[rows.start])
+    canvas = np.full(int(sheet.place[rows.stop]) - origin, np.nan)
+    at = sheet.place[rows] - origin
+    _underpaint(session, sheet, laid.column, (start, stop), canvas)
+    laid.stored[rows] = canvas[at]
+    laid.changed[rows] = ~same(laid.sent[rows], laid.stored[rows])
+    canvas[at] = laid.sent[rows]
+    changed = np.flatnonzero(laid.changed[rows])
+    owners, steps = sheet.owners[rows][changed], sheet.upload.steps[rows][changed]
+    for first, last in zip(*_runs(owners, steps), strict=True):
+        owner, step = int(owners[first]), int(steps[first])
+        values = canvas[at[changed[first]] : at[changed[last]] + 1]
+        laid.pieces.extend(
+            segments.cut(owner, laid.column, not _based(sheet, owner, laid.column), Painted(step, values))
+        )
+    if laid.column == TARGET:
+        silent = ~sheet.here[start:stop]
+        silent[owners - start] = False
+        for owner in (start + np.flatnonzero(silent)).tolist():  # new, with nulls alone
+            nothing = Painted(int(sheet.upload.steps[sheet.rows(owner).start]), np.array([np.nan]))
+            laid.pieces.extend(segments.cut(owner, TARGET, not _based(sheet, owner, TARGET), nothing))
+
+
+def _underpaint(session: Session, sheet: Sheet, column: str, series: tuple[int, int], canvas: Floats) -> None:
+    """Paint what the head holds under the runs of the series onto `canvas`, where these lie end to end."""
+    steps, offsets = sheet.upload.steps, sheet.upload.offsets
+    owner_of: dict[int, int] = {}
+    for owner in range(*series):
+        extent = sheet.extents.get((int(sheet.ids[owner]), column))
+        low, high = steps[offsets[owner]], steps[offsets[owner + 1] - 1]
+        if extent is not None and extent.start <= high and extent.stop > low:
+            owner_of[int(sheet.ids[owner])] = owner
+    if not owner_of:
+        return
+    rows = slice(offsets[series[0]], offsets[series[1]])
+    window = int(steps[rows].min()), int(steps[rows].max()) + 1
+    origin = int(sheet.place[rows.start])
+    for segment in segments.fetch(session, sorted(owner_of), sheet.head, [column], window):
+        mine = sheet.rows(owner_of[segment.series_id])
+        run, end = np.searchsorted(sheet.first, (mine.start, mine.stop))
+        run += np.searchsorted(steps[sheet.last[run:end]], segment.start)
+        values = None
+        while run < end and (begin := int(steps[sheet.first[run]])) < segment.stop:
+            low, high = max(begin, segment.start), min(int(steps[sheet.last[run]]) + 1, segment.stop)
+            if values is None:
+                values = segments.decode(segment.codec, segment.payload, segment.length)
+            at = int(sheet.place[sheet.first[run]]) - origin - begin
+            canvas[at + low : at + high] = values[low - segment.start : high - segment.start]
+            run += 1
+
+
+def _runs(owners: Ints, steps: Ints) -> tuple[Ints, Ints]:
+    begins = np.zeros(len(steps), dtype=bool)
+    begins[1:] = np.diff(owners) != 0
+    return segments.runs(steps, begins)
+
+
+def _based(sheet: Sheet, owner: int, column: str) -> bool:
+    return (int(sheet.ids[owner]), column) in sheet.extents
+
+
+def _thinned(session: Session, sheet: Sheet, laid: Laid) -> Iterator[Piece]:
+    """The pieces, where those of a series that would have too many are replaced by a fresh base."""
+    crowded: dict[int, int] = {}
+    for owner, pieces in groupby(laid.pieces, key=lambda piece: piece.owner):
+        some, series_id = list(pieces), int(sheet.ids[owner])
+        extent = sheet.extents.get((series_id, laid.column))
+        if extent is None or extent.segments + len(some) <= segments.MOST:
+            yield from some
+        else:
+            crowded[series_id] = owner
+    for series_id, painted in painted_whole(session, list(crowded), sheet.head, laid.column):
+        rows = sheet.rows(crowded[series_id])
+        changed = laid.changed[rows]
+        whole = overlay(painted, sheet.upload.steps[rows][changed], laid.sent[rows][changed])
+        yield from segments.fresh_base(crowded[series_id], laid.column, whole)
+
+
+def painted_whole(
+    session: Session, series_ids: Sequence[int], revision: int, column: str
+) -> Iterator[tuple[int, Painted]]:
+    """One column of each series that has it at `revision`, painted whole."""
+    found = segments.fetch(session, series_ids, revision, [column])
+    for series_id, mine in groupby(found, key=lambda segment: segment.series_id):
+        yield series_id, segments.paint(mine)
+
+
+def overlay(painted: Painted, steps: Ints, values: Floats) -> Painted:
+    """The values laid over what is painted, at ascending absolute `steps`."""
+    if not len(steps):
+        return painted
+    start, stop = int(steps[0]), int(steps[-1]) + 1
+    if len(painted.values):
+        start, stop = min(start, painted.start), max(stop, painted.start + len(painted.values))
+    whole = np.full(stop - start, np.nan)
+    whole[painted.start - start :][: len(painted.values)] = painted.values
+    whole[steps - start] = values
+    return Painted(start, whole)
+
+
+def same(one: Floats, other: Floats) -> Bools:
+    """Where both hold the same value or both are missing."""
+    return (one == other) | (np.isnan(one) & np.isnan(other))
+
+
+# ---------------------------------------------------------------- one column, as the whole new content
+
+
+def _lay_whole(session: Session, sheet: Sheet, column: str, sent: Floats) -> Laid:
+    """One column of a `replace`: each series where something changes or is left out gets a base of what was sent."""
+    stored = np.full(len(sent), np.nan)
+    dropped: dict[int, Ints] = {}
+    owner_of = {int(i): owner for owner, i in enumerate(sheet.ids) if _reaches(sheet.extents.get((int(i), column)))}
+    for series_id, painted in painted_whole(session, sorted(owner_of), sheet.head, column):
+        owner = owner_of[series_id]
+        rows = sheet.rows(owner)
+        at = sheet.upload.steps[rows] - painted.start
+        inside = (at >= 0) & (at < len(painted.values))
+        stored[rows][inside] = painted.values[at[inside]]
+        left = ~np.isnan(painted.values)
+        left[at[inside]] = False
+        if left.any():
+            dropped[owner] = painted.start + np.flatnonzero(left)
+    changed = ~same(sent, stored)
+    laid = Laid(column, sent, stored, changed, dropped)
+    touched = set(np.unique(sheet.owners[changed]).tolist()) | set(dropped)
+    if column == TARGET:
+        touched |= set(np.flatnonzero(~sheet.here).tolist())
+    for owner in sorted(touched):
+        laid.pieces.extend(_sent_base(sheet, owner, column, sent))
+    return laid
+
+
+def _sent_base(sheet: Sheet, owner: int, column: str, sent: Floats) -> Iterator[Piece]:
+    """A base of all that was sent of one column of one series."""
+    rows = sheet.rows(owner)
+    present = ~np.isnan(sent[rows])
+    steps, values = sheet.upload.steps[rows][present], sent[rows][present]
+    if not len(steps):
+        nothing = Painted(int(sheet.upload.steps[rows.start]), np.array([np.nan]))
+        yield from segments.fresh_base(owner, column, nothing)
+    for first, last in zip(*segments.runs(steps), strict=True):
+        run = slice(int(first), int(last) + 1)
+        yield from segments.cut(owner, column, True, overlay(Painted(0, np.empty(0)), steps[run], values[run]))
