@@ -20,6 +20,7 @@ VERSION = "version"
 CHUNK = 1024  # windows at a time: bounds memory
 
 
+@np.errstate(over="ignore", invalid="ignore")  # squares of 1e200 are infinite and count nowhere
 def backtest(
     opened: OpenArtifact,
     series: Sequence[Series],
@@ -87,7 +88,7 @@ class Tally:
         interval = metrics.interval_score(truth, low, high, 0.8)
         inside = np.where(np.isnan(truth), np.nan, (truth >= low) & (truth <= high))
         unit = scales[which][:, None]
-        errors = {
+        errors: dict[str, Array] = {
             "mae": error,
             "square": error**2,
             "smape": np.where(size == 0, 0.0, 200.0 * error / np.where(size == 0, 1.0, size)),

@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.config import TrainConfig
 from models.forecaster import Forecaster, Prepared
 from models.metrics import naive_scale
 from models.windows import Panel, Sampler
@@ -59,9 +58,11 @@ class Course:
         left = torch.from_numpy(limits[which] - ends).to(self.store)
         known = present[:, context:] & (self.steps[context:] < left[:, None])
         ready = self.forecaster.prepare(values[:, :context], present[:, :context])
-        target = ((values[:, context:] - ready.shift) / ready.scale).clamp(-EXTREME, EXTREME)
+        unit = torch.where(ready.scale > 0, ready.scale, 1.0)
+        target = ((values[:, context:] - ready.shift) / unit).clamp(-EXTREME, EXTREME)
         weight = ready.scale * self.weights[torch.from_numpy(which).to(self.store)][:, None]
-        weight = (weight / weight.median().clamp_min(1e-30)).clamp(max=HEAVY)
+        mean = weight.mean()
+        weight = (weight / torch.where(mean > 0, mean, 1.0)).clamp(max=HEAVY)
         device = self.device
         return Batch(ready.to(device), target.float().to(device), known.float().to(device), weight.float().to(device))
 
@@ -79,12 +80,15 @@ class Course:
 
     def start(self, random: np.random.Generator) -> None:
         """Let the untrained forecaster's quantiles be the bases plus the quantiles of what they miss at each step ahead, over
-        windows to learn from; the anchor level's is left at 0, so the first point forecast is the plain mix of the bases."""
+        windows to learn from (as they are where there are none); the anchor level's is left at 0, so the first point
+        forecast is the plain mix of the bases."""
+        if not len(self.sampler.which):
+            return
         batch = self.draw(random, 2048)
         with torch.no_grad():
             weights = torch.full((1, _of(self.config.horizon), 1), 1.0 / max(1, len(self.forecaster.periods)))
             missed = batch.target - (batch.ready.bases * weights.to(batch.ready.bases)).sum(2).float()
-            missed = torch.where(batch.known > 0, missed, torch.nan)
+            missed = torch.where((batch.known > 0) & (batch.ready.scale > 0), missed, torch.nan)
             found = torch.nanquantile(missed, self.levels, dim=0).T  # (horizon, level)
             found = torch.where(found.isnan(), found.nanmean(0), found).nan_to_num(0.0)
             anchor = self.forecaster.network.shape.anchor
@@ -138,9 +142,12 @@ def series_sizes(panel: Panel, limits: Ints, season: int) -> tuple[NDArray[np.fl
 
 
 def _weights(scales: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What an error of one unit in each series counts, (series,): half by MASE's scale, half by the series' mean size."""
-    scales = np.where(np.isfinite(scales), scales, levels)
-    floor = 1e-12 + 1e-9 * levels
-    scales, levels = np.maximum(scales, floor), np.maximum(levels, floor)
-    usual = float(np.median(scales / levels))
-    return 0.5 / scales + 0.5 * usual / levels
+    """What an error of one unit in each series counts, (series,): half by MASE's scale, half by the series' mean size; 0 for
+    series of zeros."""
+    weights = np.zeros(len(scales))
+    alive = levels > 0
+    size = levels[alive]
+    scale = np.maximum(np.where(np.isfinite(scales[alive]), scales[alive], size), 1e-9 * size)
+    usual = np.median(scale / size) if len(size) else 1.0
+    weights[alive] = 0.5 / scale + 0.5 * usual / size
+    return weights

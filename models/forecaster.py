@@ -13,7 +13,7 @@ from models.scaling import newest, scale_window
 @dataclass(frozen=True)
 class Prepared:
     """A batch of windows made ready for the network: `context` and `mask` (batch, time) float32; `shift`, `scale` (batch, 1)
-    and `bases` (batch, horizon, base) float64, the bases in scaled units."""
+    and `bases` (batch, horizon, base) float64, the bases in scaled units. A constant window's scale is 0."""
 
     context: Tensor
     mask: Tensor
@@ -40,7 +40,7 @@ class Forecaster(nn.Module):
         1 where present."""
         mask = mask.to(context.dtype)
         shift, scale = scale_window(context, mask, self.config.scaling or "std")
-        scaled = (context - shift) / scale * mask
+        scaled = (context - shift) / torch.where(scale > 0, scale, 1.0) * mask
         return Prepared(scaled.float(), mask.float(), shift, scale, self._bases(scaled, mask))
 
     def _bases(self, scaled: Tensor, mask: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ def _context(config: TrainConfig, season: int, horizon: int, facts: Facts) -> tu
     wanted = 24 if season == 1 else season * (14 if season <= 24 else 3)
     if 4 <= season <= 12:
         wanted = season * (8 if season in (5, 7) else 4)
-    room = max(1, facts.usual - horizon)
+    room = max(1, facts.usual - horizon, facts.usual // 2)
     context = max(1, min(wanted, room))
     if context < segment:
         segment = context if config.segment is None else segment

@@ -3,27 +3,27 @@
 import torch
 from torch import Tensor
 
-FLOOR = 1e-9  # smallest scale as a share of the window's size: a constant window has no spread to measure
-TINY = 1e-150  # the size of a window of zeros
-
 
 def scale_window(context: Tensor, mask: Tensor, scaling: str) -> tuple[Tensor, Tensor]:
     """The shift and scale of each window, both (batch, 1) float64, so that (value - shift) / scale is of order one.
 
     `context` (batch, time) float64 with 0 where missing, `mask` (batch, time) float64 with 1 where present. `std`: mean and
-    standard deviation; `last`: newest known value and standard deviation; `mean`: 0 and mean size. A window without any
-    known value has shift 0.
+    standard deviation; `last`: newest known value and standard deviation; `mean`: 0 and mean size. One known value has no
+    deviation and is scaled by its size. The scale of a constant window is exactly 0: nothing may be added to it.
     """
     count = mask.sum(1, keepdim=True).clamp_min(1.0)
-    size = context.abs().amax(1, keepdim=True).clamp_min(TINY)  # first divided by: squares of 1e200 overflow
+    size = context.abs().amax(1, keepdim=True)  # divided by first: the square of 1e200 overflows
+    size = torch.where(size > 0, size, 1.0)
     unit = context / size
-    mean = unit.sum(1, keepdim=True) / count
     level = unit.abs().sum(1, keepdim=True) / count
     if scaling == "mean":
-        return torch.zeros_like(mean), level.clamp_min(FLOOR) * size
-    deviation = (((unit - mean) * mask) ** 2).sum(1, keepdim=True) / count
-    spread = deviation.sqrt().clamp_min(FLOOR)
-    shift = newest(unit, mask, 1)[0] if scaling == "last" else mean
+        return torch.zeros_like(level), level * size
+    last = newest(unit, mask, 1)[0]
+    away = (unit - last) * mask  # from a known value, not from the rounded mean: exact for small changes of huge values
+    drift = away.sum(1, keepdim=True) / count
+    deviation = (((away - drift) * mask) ** 2).sum(1, keepdim=True) / count
+    spread = torch.where(count > 1, deviation.sqrt(), level)
+    shift = last if scaling == "last" else last + drift
     return shift * size, spread * size
 
 

@@ -97,7 +97,7 @@ def learn(course: Course, run: Run, name: str) -> float:
     parameters = list(network.parameters())
     if not resumed:
         _look(course, state, examine)
-    while state.step < total and state.stale < patience:
+    while state.step < total and state.stale < patience and len(course.sampler.which):
         for group in state.optimiser.param_groups:
             group["lr"] = (config.learning_rate or 1e-3) * _rate(state.step, total)
         try:
@@ -143,7 +143,9 @@ def _begin(course: Course, folder: Path, name: str) -> tuple[State, bool]:
     found = read_checkpoint(folder, name)
     if found is None:
         course.start(random)
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate or 1e-3, fused=course.device.type != "mps")
+    optimiser = torch.optim.Adam(
+        network.parameters(), lr=config.learning_rate or 1e-3, fused=course.device.type != "mps"
+    )
     copies = [[p.detach().clone() for p in network.parameters()] for _ in range(2)]
     state = State(random, optimiser, copies[0], copies[1], config.batch or 1)
     if found is not None:

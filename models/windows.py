@@ -99,15 +99,14 @@ class Sampler:
     @classmethod
     def of(cls, panel: Panel, limits: Ints, config: tuple[int, int, int, float]) -> "Sampler":
         """A sampler over the first `limits` (series,) steps of each series; `config` is context, horizon, season, aligned.
-
-        Raises ValueError when no series has two known values to learn from.
-        """
+        Only series with two known values among them are drawn."""
         context, horizon, season, aligned = config
         counts = np.concatenate([[0], np.cumsum(panel.present)])
         known = counts[panel.firsts + limits] - counts[panel.firsts]
         which = np.flatnonzero((known >= 2) & (limits >= 2))
-        high = limits[which] - held(limits[which], horizon)
-        low = np.minimum(max(1, min(context, 2 * season)), high)
+        last = limits[which]
+        high = last - np.clip(last // 4, 1, horizon)  # targets of short series may run out
+        low = np.minimum(max(1, min(context, 2 * season)), np.maximum(high // 2, 1))
         return cls(which, low, high, panel.lengths[which], season, aligned)
 
     def draw(self, random: np.random.Generator, count: int) -> tuple[Ints, Ints]:
