@@ -153,10 +153,10 @@ class Calendar:
         local = times + offsets * _MINUTE
         kinds, which = np.unique(offsets, return_inverse=True)
         suffixes = np.array([f"{'-' if kind < 0 else '+'}{abs(kind) // 60:02}:{abs(kind) % 60:02}" for kind in kinds])
-        text = np.datetime_as_string(local.astype("datetime64[us]"), unit="s")
+        text = local.astype("datetime64[us]").astype("datetime64[s]").astype("U24")  # faster than datetime_as_string
         stamps: list[str] = np.strings.add(text, suffixes[which]).tolist()
         fine = np.flatnonzero(times % SECOND)
-        text = np.strings.rstrip(np.datetime_as_string(local[fine].astype("datetime64[us]"), unit="us"), "0")
+        text = np.strings.rstrip(local[fine].astype("datetime64[us]").astype("U32"), "0")
         for row, stamp in zip(fine.tolist(), np.strings.add(text, suffixes[which[fine]]).tolist(), strict=True):
             stamps[row] = stamp
         return stamps
