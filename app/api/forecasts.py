@@ -158,7 +158,7 @@ def _next(request: Request, model: str, raw: bytes) -> Response:
         def make() -> tuple[int, dict[str, str], dict[str, Any]]:
             chosen = forecasts.choose(session, state.versions, model)
             read = forecasts.append(session, chosen, ask.dataset, points)
-            watch.lap("write")
+            watch.lap("append")
             answer = forecasts.answer(chosen, read, shape)
             watch.lap("model")
             body = orjson.loads(_dump(forecast_answers.document(answer, request.state.request_id, timestamps=True)))

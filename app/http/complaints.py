@@ -23,7 +23,7 @@ def complaints_of(found: Sequence[Mapping[str, Any]], body: object = None) -> li
 def _complaint(error: Mapping[str, Any], body: object) -> Complaint:
     place, *parts = error["loc"] or ("body",)
     kind = str(error["type"])
-    message = _plain(str(error["msg"]))
+    message = _plain(str(error["msg"])).removeprefix("Value error, ")
     if kind == "json_invalid":
         message = f"The body is not JSON: {_plain(str(error.get('ctx', {}).get('error', '')))} at position {parts[0]}"
         return Complaint(code=kind, message=message, pointer="", hint=HINTS[kind])

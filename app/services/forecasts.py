@@ -186,7 +186,7 @@ def _calendar(own: Calendar, ask: Sent) -> Calendar:
             Calendar.of(*trial)
         except ValueError as error:
             complaint = Complaint(f"unknown-{at.replace('_', '-')}", str(error), pointer=f"/{at}")
-            raise Invalid(f"{at}: {error}", errors=[complaint]) from error
+            raise Invalid(f"{error}", errors=[complaint]) from error
     return Calendar.of(frequency, time_zone)
 
 

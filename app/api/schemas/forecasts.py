@@ -2,19 +2,38 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, FailFast, Field, Strict, model_validator
+from pydantic import AfterValidator, ConfigDict, FailFast, Field, GetPydanticSchema, Strict, model_validator
+from pydantic_core import core_schema
 
 from app.api.schemas.common import DatasetName, In, ModelReference, Out
 
 MAX_KEY_BYTES = 255
 
-# A long list is refused at its first bad element: a complaint for each of a million would be larger than the body.
-Value = Annotated[Annotated[float, Strict()] | Literal["NaN"] | None, Field(union_mode="left_to_right")]
-Values = Annotated[list[Value], FailFast()]
-Cell = Annotated[
-    Annotated[float, Strict()] | Annotated[bool, Strict()] | Annotated[str, Strict()] | None,
-    Field(union_mode="left_to_right"),
+
+def _one_of(choices: list[core_schema.CoreSchema], message: str) -> GetPydanticSchema:
+    """A union that is refused with one sentence instead of one for each member. The first member should be the common
+    one: a target has many values, and left to right stops there."""
+    union = core_schema.union_schema(
+        list(choices), mode="left_to_right", custom_error_type="value_type", custom_error_message=message
+    )
+    return GetPydanticSchema(lambda _source, _handler: union)
+
+
+_NUMBER = core_schema.float_schema(strict=True, allow_inf_nan=False)
+_MISSING = core_schema.none_schema()
+Value = Annotated[
+    float | Literal["NaN"] | None,
+    _one_of([_NUMBER, _MISSING, core_schema.literal_schema(["NaN"])], 'Expected a finite number, null or "NaN"'),
 ]
+Cell = Annotated[
+    float | bool | str | None,
+    _one_of(
+        [_NUMBER, core_schema.bool_schema(strict=True), core_schema.str_schema(strict=True), _MISSING],
+        "Expected a finite number, a text, true, false or null",
+    ),
+]
+# A long list is refused at its first bad element: a complaint for each of a million would be larger than the body.
+Values = Annotated[list[Value], FailFast()]
 Columns = dict[str, Annotated[list[Cell], FailFast()]]
 Integer = Annotated[int, Strict(), Field(ge=-(2**53), le=2**53)]
 Level = Annotated[float, Field(gt=0, lt=1)]
@@ -77,13 +96,13 @@ class ForecastIn(_Shape):
     dataset: DatasetName | None = Field(
         default=None, description="Forecast series of this dataset; else send `inputs`."
     )
-    series: Annotated[list[Key], Field(min_length=1)] | None = Field(
+    series: Annotated[list[Key], Field(min_length=1, max_length=100_000), FailFast()] | None = Field(
         default=None, description="Keys of the series; left out: all of the dataset's.", examples=[["us"]]
     )
     revision: int | None = Field(
         default=None, ge=1, le=2**31 - 1, description="Forecast from this revision; left out: the newest."
     )
-    inputs: Annotated[list[InputIn], Field(min_length=1)] | None = Field(
+    inputs: Annotated[list[InputIn], Field(min_length=1, max_length=10_000)] | None = Field(
         default=None, description="History in the request, instead of `dataset`; ids never seen in training are fine."
     )
     frequency: str | None = Field(
@@ -128,7 +147,7 @@ class NextIn(_Shape):
     """New points, and how far to forecast after them."""
 
     dataset: DatasetName
-    points: list[PointIn] = Field(min_length=1, max_length=100_000)
+    points: list[PointIn] = Field(min_length=1, max_length=10_000)
 
 
 class ModelUsedOut(Out):
