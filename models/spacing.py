@@ -15,6 +15,7 @@ SEEN = 0.1  # share of the differences that must be one single step
 FREQUENT = 0.02  # share of the differences from which on a difference is no accident
 ENOUGH = 8  # differences a series must have before it is said to step otherwise than the rest
 HINT = "pass frequency= to say it"
+_APART = f"put them in datasets of their own, or {HINT}"
 
 
 def majority(codes: Int, values: Int, count: int) -> Int:
@@ -118,9 +119,6 @@ def _fits(codes: Int, units: Int, kept: Bool, otherwise: str) -> bool:
     if whole.any():
         raise ValueError(f"frequency: series step differently: {whole.sum()} of {len(sizes)} by {otherwise}; {_APART}")
     return False
-
-
-_APART = f"put them in datasets of their own, or {HINT}"
 
 
 def _tell_days(codes: Int, days: Int) -> str:
