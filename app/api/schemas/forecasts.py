@@ -96,7 +96,7 @@ class ForecastIn(_Shape):
     dataset: DatasetName | None = Field(
         default=None, description="Forecast series of this dataset; else send `inputs`."
     )
-    series: Annotated[list[Key], Field(min_length=1, max_length=100_000), FailFast()] | None = Field(
+    series: Annotated[list[Key], Field(min_length=1, max_length=100_000, fail_fast=True)] | None = Field(
         default=None, description="Keys of the series; left out: all of the dataset's.", examples=[["us"]]
     )
     revision: int | None = Field(
