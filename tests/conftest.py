@@ -1,12 +1,14 @@
 """The house every test lives in: a real database built by the migrations (SQLite, or PostgreSQL when TEST_DATABASE_URL names a
 server), a real data folder, the real application. Nothing of ours is patched; the environment is scrubbed first."""
 
+import math
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -15,10 +17,14 @@ from sqlalchemy import create_engine, make_url, text
 from app.config import Settings
 from app.db.migrate import migrate
 from app.db.session import Database
+from app.db.tables import DatasetRow, RevisionRow, SegmentRow, SeriesRow
 from app.main import create_app
+from app.services import segments
 
 for name in [name for name in os.environ if name.startswith("GATECAST_")]:
     del os.environ[name]
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several test processes on few cores would wait for each other
 
 POSTGRES = os.environ.get("TEST_DATABASE_URL")
 
@@ -86,3 +92,37 @@ def client(app: FastAPI) -> Iterator[TestClient]:
     """The real application in this process; a server error is raised in the test instead of answered."""
     with TestClient(app) as opened:
         yield opened
+
+
+@pytest.fixture
+def hourly(database: Database) -> str:
+    """The name of a stored dataset: four hourly series of 300 points with a daily season."""
+    with database.write("default") as session:
+        dataset = DatasetRow(name="hourly", frequency="h", time_zone="UTC", head=1)
+        session.add(dataset)
+        session.flush()
+        totals = {"series": 4, "points": 1200, "inserted": 1200, "updated": 0, "unchanged": 0}
+        session.add(
+            RevisionRow(
+                dataset_id=dataset.id, number=1, mode="append", digest="sha256:0", columns={"live": []}, audit={}, **totals
+            )
+        )
+        for number in range(4):
+            series = SeriesRow(dataset_id=dataset.id, key=f"s{number}", phase=0, revision=1)
+            session.add(series)
+            session.flush()
+            wave = [math.sin(hour * math.tau / 24) + 0.1 * math.sin(hour * (7 + number)) for hour in range(300)]
+            codec, payload = segments.encode(np.array(wave) + 10 + number)
+            session.add(
+                SegmentRow(
+                    series_id=series.id,
+                    column="",
+                    revision=1,
+                    base=True,
+                    start_step=490_896,
+                    length=300,
+                    codec=codec,
+                    payload=payload,
+                )
+            )
+    return "hourly"

@@ -34,7 +34,7 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
         },
     }
 }
-EXAMPLES = {
+EXAMPLES: Any = {
     "train": {
         "summary": "Train a version",
         "value": {
@@ -62,7 +62,7 @@ EXAMPLES = {
 )
 def create_job(
     *,
-    ask: Annotated[JobIn, Body(openapi_examples=EXAMPLES)],  # pyright: ignore[reportArgumentType]
+    wanted: Annotated[JobIn, Body(openapi_examples=EXAMPLES)],
     request: Request,
     session: WriteSession,
     settings: AppSettings,
@@ -71,15 +71,16 @@ def create_job(
     """Starts training (`train`) or a backtest (`backtest`) in the background. Follow it at `/v1/jobs/{id}`, or live at
     `/v1/jobs/{id}/events`. It survives a restart of the server and of the worker. Send an `Idempotency-Key` if you may
     have to repeat the request."""
+    ask = wanted.root
 
     def make() -> tuple[int, dict[str, str], dict[str, Any]]:
         if isinstance(ask, TrainIn):
             config = ask.config.replace(preset=ask.preset) if ask.preset else ask.config
-            wanted = TrainAsk(ask.dataset, ask.model, config, ask.revision, ask.promote, ask.warm_start_from)
-            spec = training.plan(session, wanted, settings.max_horizon)
+            train = TrainAsk(ask.dataset, ask.model, config, ask.revision, ask.promote, ask.warm_start_from)
+            spec = training.plan(session, train, settings.max_horizon)
         else:
-            asked = BacktestAsk(**ask.model_dump(exclude={"kind", "baselines"}), baselines=tuple(ask.baselines))
-            spec = backtests.plan(session, asked, settings.max_horizon)
+            backtest = BacktestAsk(**ask.model_dump(exclude={"kind", "baselines"}), baselines=tuple(ask.baselines))
+            spec = backtests.plan(session, backtest, settings.max_horizon)
         return _accepted(jobs.submit(session, engine, NewJob(ask.kind, spec), settings.max_queue))
 
     digest = hashlib.sha256(ask.model_dump_json().encode()).hexdigest()

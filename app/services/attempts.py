@@ -214,14 +214,14 @@ def strays(session: Session, running: Mapping[str, int]) -> list[str]:
     if not running:
         return []
     query = select(JobRow.id, JobRow.attempt).where(JobRow.id.in_(running), JobRow.state == "running")
-    held = dict(session.execute(query).tuples().all())
+    held = dict(session.execute(query).all())
     return [job_id for job_id, number in running.items() if held.get(job_id) != number]
 
 
 def active(session: Session, before: dt.datetime) -> dict[str, int]:
     """Jobs that the rows say are pending or running, created before this time: id -> number of the latest queueing."""
     query = select(JobRow.id, JobRow.enqueued).where(JobRow.state.in_(ACTIVE), JobRow.created_at < before)
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())
 
 
 def requeue(session: Session, engine: Engine, job_id: str, enqueued: int) -> bool:

@@ -177,14 +177,14 @@ def _conclude(session: Session, attempt: Attempt, new: NewVersion, gate: Gate | 
         raise _ChampionMoved
     if session.scalar(select(DatasetRow.id).where(DatasetRow.id == new.dataset_id)) is None:
         new = replace(new, dataset_id=None)  # deleted while its data were learned from
-    row = registry.add_version(session, new)
+    row = registry.add_version(session, replace(new, gate=gate))
     promoted = _champion(session, new.model) == row.number
     result: dict[str, Any] = {"href": f"/v1/models/{new.model}/versions/{row.number}", "promoted": promoted}
     if gate is not None:
-        result["gate"] = {"metric": gate.metric, "value": gate.value, "passed": promoted} | {
-            "champion": gate.champion,
-            "champion_value": gate.champion_value,
-        }
+        names = ("metric", "value", "champion", "champion_value")
+        result["gate"] = {name: getattr(gate, name) for name in names} | {"passed": promoted}
+        if why_not := gate.origins.get("champion_error"):
+            result["gate"]["champion_error"] = why_not
     attempts.finish(session, attempt.job, attempt.number, result, new.metrics)
 
 

@@ -5,12 +5,13 @@ from dataclasses import fields
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
-    BeforeValidator,
     ConfigDict,
     Field,
+    RootModel,
     ValidationError,
     ValidatorFunctionWrapHandler,
     field_validator,
+    model_validator,
     with_config,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -85,17 +86,19 @@ class BacktestIn(In):
     )
 
 
-def _offered(value: Any) -> Any:
-    """Say of the kinds to come that they are not here yet, rather than that they are unknown."""
-    kind = cast(dict[str, Any], value).get("kind") if isinstance(value, dict) else None
-    if kind in TO_COME:
-        message = "not available in this release; train and backtest are"
-        line = InitErrorDetails(type=PydanticCustomError("not_available", message), loc=("kind",), input=kind)
-        raise ValidationError.from_exception_data("JobIn", [line])
-    return value
+class JobIn(RootModel[Annotated[TrainIn | BacktestIn, Field(discriminator="kind")]]):
+    """What to do; `kind` says which fields there are."""
 
-
-JobIn = Annotated[TrainIn | BacktestIn, Field(discriminator="kind"), BeforeValidator(_offered)]
+    @model_validator(mode="before")
+    @classmethod
+    def _say_what_is_to_come(cls, value: Any) -> Any:
+        """Of the kinds to come, say that they are not here yet rather than that nobody knows them."""
+        kind: Any = cast(dict[str, Any], value).get("kind") if isinstance(value, dict) else None
+        if kind in TO_COME:
+            message = "Not available in this release; train and backtest are"
+            line = InitErrorDetails(type=PydanticCustomError("not_available", message), loc=("kind",), input=kind)
+            raise ValidationError.from_exception_data("JobIn", [line])
+        return cast(Any, value)
 
 
 class ProgressOut(Out):
