@@ -62,6 +62,10 @@ class NotFound(AppError):
     status, code, title = 404, "not-found", "No such thing here"
 
 
+class Forbidden(AppError):
+    status, code, title = 403, "forbidden", "Not from there"
+
+
 class MethodNotAllowed(AppError):
     status, code, title = 405, "method-not-allowed", "This method is not offered here"
 
@@ -120,10 +124,23 @@ CODES = {
         "The server asks for an API key, and the request had none or another one.",
         "Send the key as `Authorization: Bearer <key>` or as `x-api-key: <key>`.",
     ),
+    "forbidden": Kind(
+        403,
+        "The server has no API key, so it answers this machine only; the request came for or from somewhere else.",
+        "Set GATECAST_API_KEY and send the key, or name the page's origin in GATECAST_CORS_ORIGINS.",
+    ),
     "not-found": Kind(
         404,
         "The path, or the dataset, series, job, model, version or alias it names, does not exist.",
         "Check the name's spelling and case; list what there is with a GET one level up.",
+    ),
+    "no-such-dataset": Kind(
+        404, "There is no dataset of that name.", "List them with GET /v1/datasets; names keep their case."
+    ),
+    "no-such-series": Kind(
+        404,
+        "The dataset has no series of that key at that revision.",
+        "List them with GET /v1/datasets/{dataset}/series; `?search=` finds a part of a key.",
     ),
     "backtest-not-done": Kind(
         404, "The backtest's job has not succeeded yet.", "Follow the job named in `detail`; its result is here then."
@@ -140,6 +157,34 @@ CODES = {
         409,
         "The request is sound, but the present state does not allow it.",
         "Read `detail`, look at the thing's state, and change that first.",
+    ),
+    "dataset-exists": Kind(
+        409, "There is a dataset of that name.", "Take another name, or upload to the one there is."
+    ),
+    "dataset-in-use": Kind(
+        409,
+        "A version that an alias points to was trained on the dataset.",
+        "Move the aliases first, or delete it all the same with `?force=true`.",
+    ),
+    "calendar-differs": Kind(
+        409,
+        "The upload's frequency or time zone is not the dataset's.",
+        "Bring the file to the dataset's calendar, or upload it to a dataset of its own.",
+    ),
+    "series-off-grid": Kind(
+        409,
+        "A series' times lie between the steps that the stored ones lie on.",
+        "Move the times onto the grid, or upload the whole content anew with `mode=replace`.",
+    ),
+    "column-changed": Kind(
+        409,
+        "A column is stored as something else: another role, or numbers where there were categories.",
+        "Name the column's role in the upload, or upload the whole content anew with `mode=replace`.",
+    ),
+    "value-changed": Kind(
+        409,
+        "`append` only adds; some of the values sent differ from the stored ones. Nothing was stored.",
+        "Send them with `mode=upsert` if they are corrections.",
     ),
     "dataset-empty": Kind(409, "The dataset has no points yet.", "Upload a file to it first."),
     "version-in-use": Kind(
@@ -169,6 +214,15 @@ CODES = {
         422,
         "The uploaded file could not be understood. Nothing of it was stored.",
         "Each entry of `errors` names a row and a column; mend them and send the whole file again.",
+    ),
+    "no-such-revision": Kind(
+        422, "The dataset has no revision of that number.", "Take one of those named in `detail`, or leave it out."
+    ),
+    "no-data": Kind(422, "The dataset has no points yet.", "Upload a file to it first."),
+    "span": Kind(
+        422,
+        "A series' first and last point are too many steps apart for the points between them.",
+        "Look for a wrong date at its ends, or name a longer `frequency`.",
     ),
     "unreadable-body": Kind(
         422, "The body ends early, or is not in the form its media type says.", "Check how the body is made and sent."
@@ -206,6 +260,11 @@ CODES = {
         503,
         "The database does not answer, its tables are old, or the model store cannot be written.",
         "`errors` names which; each has a hint.",
+    ),
+    "reader-ended": Kind(
+        503,
+        "The process that read the file ended before it was done, perhaps for want of memory. Nothing was stored.",
+        "Send the file again, or in smaller parts.",
     ),
     "artifact-damaged": Kind(
         503,

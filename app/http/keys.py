@@ -1,17 +1,24 @@
-"""The API key: one for the whole server, asked of every route but the health checks and the docs page."""
+"""The API key: one for the whole server, asked of every route but the health checks and the docs page.
+
+A server without a key is for this machine alone; what keeps others out then is that they cannot reach it. A browser on
+this machine can, on behalf of any page it shows: hence the look at where a request comes from.
+"""
 
 import hashlib
 import hmac
 import ipaddress
+import re
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.config import Settings
-from app.errors import Unauthorized
+from app.errors import AppError, Forbidden, Unauthorized
 from app.http.problems import problem_response
 from app.http.requests import route_path
 
 OPEN = frozenset({"/healthz", "/readyz", "/docs", "/docs/errors", "/openapi.json"})
+PORT = re.compile(r":\d*$")
+SAFE = ("GET", "HEAD", "OPTIONS")
 OPEN_BELOW = "/docs/static/"  # the docs page's scripts and styles
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer <key>`"},
@@ -25,23 +32,42 @@ def is_open(path: str) -> bool:
 
 
 class Keys:
-    """Refuses a request without the key, before its body is read or its path looked up. No key set: lets all pass."""
+    """Refuses a request without the key, before its body is read or its path looked up; without a key, one that another
+    web page sent."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.wanted = _digest(settings.api_key.get_secret_value().encode()) if settings.api_key else None
+        self.origins = frozenset(origin.encode() for origin in settings.cors_origins)
+        self.local = not settings.allow_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.wanted is None or scope["type"] != "http" or is_open(route_path(scope)):
-            await self.app(scope, receive, send)
-            return
+        error: AppError | None = None
+        if scope["type"] == "http" and not is_open(route_path(scope)):
+            error = self._stranger(scope) if self.wanted is None else self._refusal(scope, self.wanted)
+        await (self.app if error is None else problem_response(error, scope))(scope, receive, send)
+
+    def _refusal(self, scope: Scope, wanted: bytes) -> AppError | None:
         given = _given(scope)
         # Digests of one length: the comparison takes the same time whatever was sent.
-        if given is not None and hmac.compare_digest(_digest(given), self.wanted):
-            await self.app(scope, receive, send)
-            return
-        refusal = problem_response(_refusal(given is not None), scope)
-        await refusal(scope, receive, send)
+        if given is not None and hmac.compare_digest(_digest(given), wanted):
+            return None
+        how = "Send the server's key as `Authorization: Bearer <key>` or as `x-api-key: <key>`."
+        said = "This server asks for an API key." if given is None else "This is not the server's API key."
+        challenge = 'Bearer realm="gatecast"' + ("" if given is None else ', error="invalid_token"')
+        return Unauthorized(f"{said} {how}", headers={"WWW-Authenticate": challenge})
+
+    def _stranger(self, scope: Scope) -> AppError | None:
+        """Other sites' pages can send simple requests here, or point a name of theirs at this address; both are told by
+        headers that no page can forge."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        elsewhere = headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site")
+        if elsewhere and scope["method"] not in SAFE and headers.get(b"origin") not in self.origins:
+            return Forbidden("A page of another site sent this; set an API key, or GATECAST_CORS_ORIGINS.")
+        host = headers.get(b"host", b"").decode("latin-1")
+        if self.local and not _is_ours(PORT.sub("", host)):
+            return Forbidden(f"Without an API key this server answers on this machine only, not as {host[:80]!r}.")
+        return None
 
 
 def _given(scope: Scope) -> bytes | None:
@@ -52,13 +78,6 @@ def _given(scope: Scope) -> bytes | None:
         if name == b"x-api-key":
             found = value.strip()
     return found
-
-
-def _refusal(wrong: bool) -> Unauthorized:
-    how = "Send the server's key as `Authorization: Bearer <key>` or as `x-api-key: <key>`."
-    said = "This is not the server's API key." if wrong else "This server asks for an API key."
-    challenge = 'Bearer realm="gatecast"' + (', error="invalid_token"' if wrong else "")
-    return Unauthorized(f"{said} {how}", headers={"WWW-Authenticate": challenge})
 
 
 def _digest(key: bytes) -> bytes:
@@ -73,6 +92,17 @@ def exposure(settings: Settings) -> str | None:
         f"Listening on {settings.host} would let anybody who can reach this machine read and change everything. Set "
         "GATECAST_API_KEY (or GATECAST_API_KEY_FILE), listen on 127.0.0.1, or pass --allow-open if that is wanted."
     )
+
+
+def _is_ours(host: str) -> bool:
+    """Whether a Host header can be this machine's: no public name, which somebody else could point at this address."""
+    name = host.strip("[]").lower()
+    if "." not in name or name.endswith(".localhost"):
+        return True
+    try:
+        return bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,17 +2,49 @@
 
 import tempfile
 
+from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.config import Settings
-from app.db.migrate import is_current
+from app.db.migrate import is_current, migrate
 from app.db.session import Database
-from app.errors import Complaint
+from app.errors import Complaint, Unavailable
 
 
 def complaints(settings: Settings, database: Database) -> list[Complaint]:
     """What is missing, a complaint each; empty when the server is ready."""
     return [complaint for complaint in (_database(database), _store(settings)) if complaint is not None]
+
+
+def prepare(database: Database) -> None:
+    """Make the database ready for a server that starts: a SQLite file is migrated, PostgreSQL only looked at. Raises
+    Unavailable."""
+    if database.is_sqlite:
+        migrated(database)
+    check(database)
+
+
+def check(database: Database) -> None:
+    """Raises Unavailable unless the database answers and its tables are this program's."""
+    if complaint := _database(database):
+        raise Unavailable(f"{complaint.message}.", code="not-ready", errors=[complaint])
+
+
+def migrated(database: Database, revision: str = "head") -> None:
+    """Bring the database to a revision. Raises Unavailable when it does not answer or does not know the revision."""
+    try:
+        migrate(database, revision)
+    except CommandError as error:
+        raise Unavailable(
+            f"The database cannot be brought to {revision!r}: {str(error).rstrip('.')}.", code="not-ready"
+        ) from error
+    except SQLAlchemyError as error:
+        raise Unavailable(f"The database cannot be used: {_cause(error)}.", code="not-ready") from error
+
+
+def _cause(error: SQLAlchemyError) -> str:
+    """The driver's first line, for the operator's terminal only."""
+    return str(getattr(error, "orig", error)).splitlines()[0].rstrip(".")
 
 
 def _database(database: Database) -> Complaint | None:

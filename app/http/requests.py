@@ -63,12 +63,10 @@ class Requests:
             await self.app(scope, receive, finish)
         except ClientDisconnect:
             status = status or 499  # the caller hung up while sending; nobody is there to answer
-        except Exception:
-            if not status:
-                refusal = problem_response(_unforeseen(), scope)
-                await refusal(scope, receive, finish)
-            raise  # to the server, which logs it with its traceback; this request's id is in that line too
         finally:
+            if not status:
+                # An exception nobody foresaw is on its way to the server, which logs it with its traceback and this id.
+                await problem_response(_unforeseen(), scope)(scope, receive, finish)
             _log(scope, status, (self.clock() - started) * 1000)
 
     def _add_headers(self, message: Message, request_id: str, milliseconds: float) -> None:

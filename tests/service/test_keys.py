@@ -99,3 +99,41 @@ def test_who_may_listen_where(host: str, key: str | None, allowed: bool, may: bo
     if said:
         assert "GATECAST_API_KEY" in said
         assert "--allow-open" in said
+
+
+@pytest.mark.parametrize(
+    ("headers", "may"),
+    [
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, False),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:3000"}, False),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://testserver"}, True),
+        ({"Sec-Fetch-Site": "none"}, True),
+        ({}, True),
+        ({"Host": "evil.example:8000"}, False),
+        ({"Host": "localhost:8000"}, True),
+        ({"Host": "app.localhost"}, True),
+        ({"Host": "127.0.0.1:8000"}, True),
+        ({"Host": "[::1]:8000"}, True),
+    ],
+)
+def test_an_open_server_is_not_for_other_sites_pages(client: TestClient, headers: dict[str, str], may: bool) -> None:
+    answer = client.post("/v1/jobs/job_0/cancel", headers=headers)
+    assert answer.status_code == (404 if may else 403), answer.text
+    assert may or answer.json()["type"] == "/docs/errors#forbidden"
+
+
+def test_a_page_that_was_let_in_may_post(settings: Settings) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Origin": "https://a.example"}
+    with TestClient(create_app(settings.model_copy(update={"cors_origins": ("https://a.example",)}))) as client:
+        answer = client.post("/v1/jobs/job_0/cancel", headers=headers)
+    assert answer.status_code == 404
+    assert answer.headers["access-control-allow-origin"] == "https://a.example"
+
+
+def test_a_name_of_its_own_needs_a_key_or_leave(settings: Settings) -> None:
+    named = {"Host": "forecasts.example"}
+    with TestClient(create_app(settings.model_copy(update={"allow_open": True}))) as client:
+        assert client.get("/v1/system", headers=named).status_code == 200
+    with TestClient(create_app(Settings(**settings.model_dump() | {"api_key": KEY}))) as client:
+        assert client.get("/v1/system", headers=named | {"x-api-key": KEY}).status_code == 200
+        assert client.get("/healthz", headers=named).status_code == 200
