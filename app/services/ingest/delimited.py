@@ -35,8 +35,8 @@ def read_delimited(path: Path, ask: Ask) -> Sheet:
     columns, told from the first 4 MiB."""
     found = scan(path)
     shape = _shape(path, found, ask)
-    table = _read(path, found, shape)
-    if table.num_rows == 0:
+    table = _read(path, found, shape) if found.lines > shape.header_lines else None
+    if table is None or table.num_rows == 0:
         refuse("no_rows", "the file has a header and no rows")
     lines = found.lines - shape.header_lines
     simple = lines == table.num_rows and not found.bare_returns

@@ -30,7 +30,9 @@ def read_numbers(column: Column, name: str, findings: Findings, commas: bool = F
         return np.full(len(column), np.nan)
     if types.is_boolean(kind):
         like = Finding("not_a_number", "expected a number, got true or false", column=name, hint="send 1 and 0")
-        findings.add_rows(like, np.flatnonzero(_array(column.is_valid())), lambda index: column[index].as_py())
+        findings.add_rows(
+            like, np.flatnonzero(_array(column.is_valid())), lambda index: str(column[index].as_py()).lower()
+        )
         return np.full(len(column), np.nan)
     if is_text(kind):
         found = text_numbers(column, commas)

@@ -24,13 +24,13 @@ _MONTH = re.compile(r"(\d{4})[-/]?M?(\d\d)")
 _QUARTER = re.compile(r"(\d{4})[-/ ]?[Qq]([1-4])")
 _YEAR = re.compile(r"\d{4}")
 _HINT = "write times as 2026-01-31, 2026-01-31T15:00:00 or 2026-01-31T15:00:00+01:00"
-_YEARLY = (1000, 2999)
+_YEARS = (1000, 2999)
 _COMPACT = (1000_01_01, 2999_12_31)
 
 
 @dataclass
 class Times:
-    """(rows,) `values`: steps when `is_step`, else microseconds; `local` tells which of them are local wall time, not UTC."""
+    """(rows,) `values`: steps when `is_step`, else microseconds; `local` tells which are local wall time and not UTC."""
 
     values: NDArray[np.int64]
     local: NDArray[np.bool_]
@@ -38,28 +38,21 @@ class Times:
 
 
 def read_times(column: Column, name: str, findings: Findings, frequency: str | None) -> Times:
-    """The column as times. `frequency` (canonical, or None) tells whole numbers apart: years for a yearly one, steps for `step`.
+    """The column as times. `frequency` (canonical, or None) tells whole numbers apart: years for a yearly one, else steps.
 
     Complaints: missing, unparsable or impossible times, times outside the years 1 to 9999, fractions of a microsecond.
     """
     column = plain(column)
-    kind = column.type
-    missing = np.flatnonzero(pc.is_null(column).to_numpy())
-    if len(missing):
-        like = Finding("missing_time", "the row has no time", column=name)
-        findings.add_rows(like, missing, lambda _: None)
-    if types.is_null(kind):
+    reader = _Reader(name, findings, frequency)
+    reader.complain("missing_time", "the row has no time", pc.is_null(column).to_numpy(), None)
+    if column.null_count == len(column):
         return _nothing(len(column))
-    if types.is_timestamp(kind) or types.is_date(kind):
-        return _typed(column, name, findings)
-    if types.is_integer(kind):
-        return _whole(_filled(pc.cast(column, pa.int64(), safe=False)), column, name, findings, frequency)
-    if types.is_floating(kind):
-        return _floats(column, name, findings, frequency)
-    if is_text(kind):
-        return _texts(column, name, findings, frequency)
-    findings.add(Finding("not_a_time", f"expected times, got a column of {kind}", column=name, hint=_HINT))
-    return _nothing(len(column))
+    times = reader.read(column)
+    if frequency == "step" and not times.is_step and not findings.count:
+        hint = "leave frequency out, or send whole numbers"
+        first = str(column[0].as_py())
+        findings.add(Finding("not_a_time", "expected whole numbers for frequency step", 0, None, name, first, hint))
+    return times
 
 
 def _nothing(length: int) -> Times:
@@ -67,87 +60,116 @@ def _nothing(length: int) -> Times:
 
 
 def _filled(column: Column) -> NDArray[np.int64]:
-    return column.fill_null(0).to_numpy()
+    """(rows,) int64; a null, complained about before, becomes the column's smallest value, which is surely plausible."""
+    column = pc.cast(column, pa.int64(), safe=False)
+    return column.fill_null(pc.min(column)).to_numpy() if column.null_count else column.to_numpy()
 
 
-def _typed(column: Column, name: str, findings: Findings) -> Times:
-    kind = column.type
-    local = types.is_date(kind) or kind.tz is None
-    try:
-        if types.is_date(kind):
-            values = _filled(pc.cast(pc.cast(column, pa.timestamp("us")), pa.int64()))
+@dataclass(frozen=True)
+class _Reader:
+    """One time column: its name, where complaints go, and the frequency it must have."""
+
+    name: str
+    findings: Findings
+    frequency: str | None
+
+    def complain(self, code: str, message: str, bad: NDArray[np.bool_], column: Column | None) -> None:
+        """One complaint a row where `bad`, with what stands in `column` there."""
+        like = Finding(code, message, column=self.name, hint=_HINT if code == "not_a_time" else None)
+        self.findings.add_rows(
+            like, np.flatnonzero(bad), lambda index: None if column is None else _shown(column[index])
+        )
+
+    def read(self, column: Column) -> Times:
+        kind = column.type
+        if types.is_timestamp(kind) or types.is_date(kind):
+            return self.typed(column)
+        if types.is_integer(kind):
+            if types.is_uint64(kind):  # what does not fit must not wrap around
+                column = pc.min_element_wise(column, pa.scalar(MAX_STEP + 1, kind), skip_nulls=False)
+            return self.whole(_filled(column), column)
+        if types.is_floating(kind):
+            return self.floats(column)
+        if is_text(kind):
+            return self.texts(column)
+        self.findings.add(
+            Finding("not_a_time", f"expected times, got a column of {kind}", column=self.name, hint=_HINT)
+        )
+        return _nothing(len(column))
+
+    def typed(self, column: Column) -> Times:
+        """Timestamps of any unit, with or without zone, and dates."""
+        if types.is_date(column.type):
+            column = pc.cast(column, pa.timestamp("s" if types.is_date32(column.type) else "ms"))
+        unit, local = column.type.unit, column.type.tz is None
+        raw = _filled(column)
+        if unit == "ns":
+            values, bad = raw // 1000, raw % 1000 != 0
         else:
-            values = _filled(pc.cast(pc.cast(column, pa.timestamp("us", kind.tz)), pa.int64()))
-    except pa.ArrowException:
-        values = np.zeros(len(column), np.int64)
-        bad = _lossy(column, values)
-        like = Finding("not_a_time", "expected a time of whole microseconds in the years 1 to 9999", column=name)
-        findings.add_rows(like, bad, lambda index: str(column[index].value))
-    outside = np.flatnonzero((values < _FIRST) | (values > _LAST))
-    like = Finding("not_a_time", "expected a time in the years 1 to 9999", column=name)
-    findings.add_rows(like, outside, lambda index: str(column[index].value))
-    return Times(values, np.full(len(values), local))
+            factor = {"s": 1_000_000, "ms": 1000, "us": 1}[unit]
+            bad = (raw < _FIRST // factor) | (raw > _LAST // factor)
+            values = np.where(bad, 0, raw) * factor
+        self.complain("not_a_time", "expected a time of whole microseconds in the years 1 to 9999", bad, column)
+        return Times(values, np.full(len(values), local))
 
+    def floats(self, column: Column) -> Times:
+        """Whole numbers that came as floating point, as those of a column with nulls do."""
+        numbers = pc.cast(column, pa.float64()).fill_null(0.0).to_numpy()
+        good = (np.abs(numbers) <= MAX_STEP) & (numbers == np.floor(numbers))
+        self.complain("not_a_time", "expected whole numbers or times", ~good, column)
+        return self.whole(np.where(good, numbers, 0).astype(np.int64), column)
 
-def _lossy(column: Column, values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows whose stamp does not fit into microseconds; the others are written into `values`."""
-    unit = getattr(column.type, "unit", "ms")
-    raw = _filled(pc.cast(column, pa.int64()))
-    if unit == "ns":
-        values[:] = raw // 1000
-        return np.flatnonzero(raw % 1000)
-    factor = {"s": 1_000_000, "ms": 1000, "us": 1}[unit]
-    bad = np.abs(raw) > _LAST // factor
-    values[:] = np.where(bad, 0, raw) * factor
-    return np.flatnonzero(bad)
-
-
-def _floats(column: Column, name: str, findings: Findings, frequency: str | None) -> Times:
-    numbers = column.fill_null(0.0).to_numpy().astype(np.float64)
-    good = (np.abs(numbers) <= MAX_STEP) & (numbers == np.floor(numbers))
-    like = Finding("not_a_time", "expected whole numbers or times", column=name, hint=_HINT)
-    findings.add_rows(like, np.flatnonzero(~good), lambda index: str(column[index].as_py()))
-    return _whole(np.where(good, numbers, 0).astype(np.int64), column, name, findings, frequency)
-
-
-def _whole(numbers: NDArray[np.int64], column: Column, name: str, findings: Findings, frequency: str | None) -> Times:
-    """Whole numbers: years or dates written as 20260131 where that is meant, else steps."""
-    if frequency != "step" and len(numbers):
+    def whole(self, numbers: NDArray[np.int64], column: Column) -> Times:
+        """Whole numbers: years or dates written as 20260131 where that is meant, else steps."""
         low, high = int(numbers.min()), int(numbers.max())
-        if frequency is not None and _YEARLY[0] <= low and high <= _YEARLY[1]:
-            return Times(_days(numbers, 1, 1), np.ones(len(numbers), np.bool_))
-        if _COMPACT[0] <= low and high <= _COMPACT[1]:
+        if self.frequency not in (None, "step") and _YEARS[0] <= low and high <= _YEARS[1]:
+            return Times(_days(numbers, np.ones_like(numbers), np.ones_like(numbers)), np.ones(len(numbers), np.bool_))
+        if self.frequency != "step" and _COMPACT[0] <= low and high <= _COMPACT[1]:
             values = _days(numbers // 10000, numbers // 100 % 100, numbers % 100)
             if not np.any(values == _IMPOSSIBLE):
                 return Times(values, np.ones(len(numbers), np.bool_))
-    if frequency not in (None, "step"):
-        findings.add(
-            Finding(
-                "not_a_time",
-                f"expected times for frequency {frequency}, got whole numbers",
-                0,
-                None,
-                name,
-                str(column[0].as_py()),
-                _HINT,
+        if self.frequency not in (None, "step"):
+            bad = np.arange(len(numbers)) == 0
+            self.complain(
+                "not_a_time", f"expected times for frequency {self.frequency}, got whole numbers", bad, column
             )
-        )
-        return _nothing(len(numbers))
-    bad = np.flatnonzero(np.abs(numbers) > MAX_STEP)
-    findings.add_rows(
-        Finding("not_a_time", f"expected steps between -{MAX_STEP} and {MAX_STEP}", column=name),
-        bad,
-        lambda index: str(column[index].as_py()),
-    )
-    return Times(numbers, np.zeros(len(numbers), np.bool_), is_step=True)
+            return _nothing(len(numbers))
+        bad = np.abs(numbers) > MAX_STEP
+        self.complain("not_a_time", f"expected steps between -{MAX_STEP} and {MAX_STEP}", bad, column)
+        return Times(numbers, np.zeros(len(numbers), np.bool_), is_step=True)
+
+    def texts(self, column: Column) -> Times:
+        found = _quick(column)
+        if found is not None:
+            return found
+        column = pc.utf8_trim_whitespace(column)
+        blank = pc.equal(column, "")
+        self.complain("missing_time", "the row has no time", blank.fill_null(False).to_numpy(), None)
+        column = pc.if_else(blank, pa.scalar(None, column.type), column)
+        whole = pc.match_substring_regex(column, _WHOLE)
+        if 2 * (pc.sum(whole).as_py() or 0) > len(column) - column.null_count:
+            bad = ~whole.fill_null(True).to_numpy()
+            self.complain("not_a_time", "expected a whole number as in most rows of the column", bad, column)
+            texts = pc.if_else(whole, pc.utf8_ltrim(column, "+"), pa.scalar(None, column.type))
+            return self.whole(_filled(texts), column)
+        times = _nothing(len(column))
+        bad = np.zeros(len(column), np.bool_)
+        for start in range(0, len(column), BLOCK):
+            _block(column.slice(start, BLOCK), start, times, bad)
+        self.complain("not_a_time", "expected a time", bad, column)
+        return times
+
+
+def _shown(scalar: Any) -> str:
+    """What stands in a cell; a timestamp that Python has no value for, as its number."""
+    return str(scalar.value) if types.is_timestamp(scalar.type) else str(scalar.as_py())
 
 
 _IMPOSSIBLE = np.iinfo(np.int64).min
 
 
-def _days(years: Any, months: Any, days: Any) -> NDArray[np.int64]:
+def _days(years: NDArray[np.int64], months: NDArray[np.int64], days: NDArray[np.int64]) -> NDArray[np.int64]:
     """Local midnights (rows,) in microseconds; `_IMPOSSIBLE` where there is no such date."""
-    years, months, days = np.broadcast_arrays(years, months, days)
     good = (months >= 1) & (months <= 12) & (days >= 1)
     month = ((years - 1970) * 12 + np.where(good, months, 1) - 1).astype("datetime64[M]")
     first = month.astype("datetime64[D]")
@@ -156,46 +178,20 @@ def _days(years: Any, months: Any, days: Any) -> NDArray[np.int64]:
     return np.where(good, (first.astype(np.int64) + days - 1) * 86_400_000_000, _IMPOSSIBLE)
 
 
-# ---------------------------------------------------------------- text
-
-
-def _texts(column: Column, name: str, findings: Findings, frequency: str | None) -> Times:
-    found = _quick(column)
-    if found is not None:
-        return found
-    column = pc.utf8_trim_whitespace(column)
-    if pc.all(pc.match_substring_regex(column, _WHOLE)).as_py():
-        # `pc.all` skips nulls: those have been complained about
-        numbers = _filled(pc.cast(pc.utf8_ltrim(column, "+"), pa.int64()))
-        return _whole(numbers, column, name, findings, frequency)
-    times = _nothing(len(column))
-    bad: list[int] = []
-    for start in range(0, len(column), BLOCK):
-        _block(column.slice(start, BLOCK), start, times, bad)
-    texts = {index: column[index].as_py() for index in bad[:100]}
-    empty = [index for index in bad if not (column[index].as_py() if index not in texts else texts[index])]
-    findings.add_rows(
-        Finding("missing_time", "the row has no time", column=name), np.array(empty, np.int64), lambda _: None
-    )
-    gone = set(empty)
-    wrong = np.array([index for index in bad if index not in gone], np.int64)
-    like = Finding("not_a_time", "expected a time", column=name, hint=_HINT)
-    findings.add_rows(like, wrong, lambda index: column[index].as_py())
-    return times
-
-
 def _quick(column: Column) -> Times | None:
     """All local or all with an offset, in ISO 8601: Arrow reads whole columns of them. None otherwise."""
     for zone in (None, "UTC"):
         try:
-            values = _filled(pc.cast(pc.cast(column, pa.timestamp("us", zone)), pa.int64()))
+            values = _filled(pc.cast(column, pa.timestamp("us", zone)))
         except pa.ArrowException:
             continue
+        if len(values) and (values.min() < _FIRST or values.max() > _LAST):
+            return None
         return Times(values, np.full(len(values), zone is None))
     return None
 
 
-def _block(column: Column, start: int, times: Times, bad: list[int]) -> None:
+def _block(column: Column, start: int, times: Times, bad: NDArray[np.bool_]) -> None:
     """One block into `times`: the quick way when it is clean, else each distinct text once."""
     found = _quick(column)
     if found is not None:
@@ -210,7 +206,7 @@ def _block(column: Column, start: int, times: Times, bad: list[int]) -> None:
             seen[text] = parse_time(text)
         parsed = seen[text]
         if parsed is None:
-            bad.append(index)
+            bad[index] = True
         else:
             times.values[index], times.local[index] = parsed
 
@@ -218,42 +214,36 @@ def _block(column: Column, start: int, times: Times, bad: list[int]) -> None:
 def parse_time(text: str) -> tuple[int, bool] | None:
     """Microseconds since 1970 and whether they are local; None when the text is no time.
 
-    ISO 8601 dates and times with `T` or a space, basic or extended, with or without offset; months 2026-01, quarters 2026-Q1.
+    ISO 8601 dates and times with `T` or a space, basic or extended, with or without offset; months as 2026-01, quarters as
+    2026-Q1.
     """
-    if match := _QUARTER.fullmatch(text):
-        return _midnight(int(match[1]), int(match[2]) * 3 - 2)
-    if match := _MONTH.fullmatch(text):
-        return _midnight(int(match[1]), int(match[2]))
+    if match := _QUARTER.fullmatch(text) or _MONTH.fullmatch(text):
+        part = int(match[2])
+        return _moment(int(match[1]), part * 3 - 2 if match.re is _QUARTER else part, 1, 0, 0, 0)
     match = _STAMP.fullmatch(text)
     if match is None:
         return None
-    year, month, day, hour, minute, second, fraction, offset = match.groups()
-    if fraction and fraction[6:].strip("0"):
+    *parts, fraction, offset = match.groups()
+    found = _moment(*(int(part or 0) for part in parts))
+    if found is None or (fraction or "")[6:].strip("0"):
         return None
-    try:
-        moment = datetime(*(int(part or 0) for part in (year, month, day, hour, minute, second)))
-    except ValueError:
-        return None
-    value = _microseconds(moment) + int((fraction or "")[:6].ljust(6, "0"))
+    value = found[0] + int((fraction or "")[:6].ljust(6, "0"))
     if offset is None:
         return value, True
-    if offset in "Zz" or offset == "UTC":
-        return value, False
-    digits = offset[1:].replace(":", "").ljust(4, "0")
-    minutes = int(digits[:2]) * 60 + int(digits[2:])
-    value -= (1 if offset[0] == "+" else -1) * minutes * 60_000_000
-    return (value, False) if minutes < 24 * 60 and _FIRST <= value <= _LAST else None
+    digits = offset[1:].replace(":", "").ljust(4, "0") if offset[0] in "+-" else "0000"
+    hours, minutes = int(digits[:2]), int(digits[2:])
+    value -= (-1 if offset[0] == "-" else 1) * (hours * 60 + minutes) * 60_000_000
+    return (value, False) if hours < 24 and minutes < 60 and _FIRST <= value <= _LAST else None
 
 
-def _midnight(year: int, month: int) -> tuple[int, bool] | None:
-    if not (1 <= year and 1 <= month <= 12):
+def _moment(*parts: int) -> tuple[int, bool] | None:
+    """A local time of year, month, … second in microseconds since 1970; None where there is no such time."""
+    try:
+        year, month, day, hour, minute, second = parts
+        span = datetime(year, month, day, hour, minute, second) - _EPOCH
+    except ValueError:
         return None
-    return _microseconds(datetime(year, month, 1)), True
-
-
-def _microseconds(moment: datetime) -> int:
-    span = moment - _EPOCH
-    return (span.days * 86_400 + span.seconds) * 1_000_000
+    return (span.days * 86_400 + span.seconds) * 1_000_000, True
 
 
 def looks_like_time(text: str) -> bool:

@@ -47,7 +47,8 @@ def scan(path: Path) -> Scan:
         refuse("empty_file", "the file is empty")
     _check(decoder, b"", offset, newlines, first, final=True)
     start = 3 if first.startswith(codecs.BOM_UTF8) else 0
-    return Scan(start, newlines + (last != b"\n"), quotes, returns > pairs)
+    bare = returns - pairs
+    return Scan(start, newlines + bare + (last not in b"\r\n"), quotes, bare > 0)
 
 
 def _check(
