@@ -156,8 +156,16 @@ def _announce(settings: Settings, listening: socket.socket, file: Path | None) -
     url = f"http://{shown}:{port}"
     guard = "asked for" if settings.api_key else "none, open to everybody who can reach this address"
     kind = "PostgreSQL" if settings.database_url else "SQLite"
-    out.print(f"[bold]Gatecast[/] answers at [bold]{url}[/], its docs page at [bold]{url}/docs[/]", highlight=False)
-    out.print(f"Data: {settings.data.absolute()} ({kind})   API key: {guard}   Ctrl-C stops it", highlight=False)
+    out.print(
+        f"[bold]Gatecast[/] answers at [bold]{url}[/], its docs page at [bold]{url}/docs[/]",
+        highlight=False,
+        soft_wrap=True,
+    )
+    out.print(
+        f"Data: {settings.data.absolute()} ({kind})   API key: {guard}   Ctrl-C stops it",
+        highlight=False,
+        soft_wrap=True,
+    )
     out.file.flush()
     if file is not None:
         fresh = file.with_suffix(".new")

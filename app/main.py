@@ -40,6 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.settings = settings
+    app.state.stopping = False  # set when the process was told to stop: endless answers end then
     app.state.database = Database(settings.url)
     app.state.engine = Engine(settings.url)
     app.state.versions = OpenVersions(settings.store, settings.max_versions_loaded)

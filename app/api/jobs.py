@@ -144,7 +144,7 @@ async def follow_job(
         for seq, kind, data in events:
             yield ServerSentEvent(id=str(seq), event=kind, data=data)
             after = seq
-        if ended:
+        if ended or request.app.state.stopping:  # a stopping server ends the stream; the client asks for the rest later
             return
         await asyncio.sleep(LOOK_EVERY)
 

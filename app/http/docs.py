@@ -1,5 +1,6 @@
 """The docs page, without the internet: Swagger UI's files come from the installed `fastapi-offline`, ours lie here."""
 
+import re
 from html import escape
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def install_docs(app: FastAPI) -> None:
         root = escape(request.scope.get("root_path", ""))
         rows = "\n".join(
             f'<tr id="{code}"><td><a href="#{code}"><code>{code}</code></a></td><td>{kind.status}</td>'
-            f"<td>{escape(kind.meaning)}</td><td>{escape(kind.next_step)}</td></tr>"
+            f"<td>{_marked(kind.meaning)}</td><td>{_marked(kind.next_step)}</td></tr>"
             for code, kind in sorted(CODES.items(), key=lambda item: (item[1].status, item[0]))
         )
         body = (
@@ -67,6 +68,11 @@ def install_docs(app: FastAPI) -> None:
             f"<th>What it means</th><th>What to do</th></tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n</main>"
         )
         return _page(root, "Gatecast errors", body, "docs.css")
+
+
+def _marked(text: str) -> str:
+    """A sentence as HTML: what stands between backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _page(root: str, title: str, body: str, *styles: str) -> HTMLResponse:

@@ -106,7 +106,6 @@ def document(app: FastAPI) -> dict[str, Any]:
         description=DESCRIPTION,
         routes=app.routes,
         tags=TAGS,
-        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     components = made.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
