@@ -147,9 +147,15 @@ def append(session: Session, chosen: Chosen, dataset: str, points: Sequence[Arri
 
 def answer(chosen: Chosen, read: Read, shape: Shape) -> Answer:
     """One batched forecast of everything read; needs no session."""
-    forecast = chosen.opened.forecast(read.series, shape.horizon, shape.levels, shape.samples)
+    with np.errstate(over="ignore", invalid="ignore"):  # values near the end of float64: noted below
+        forecast = chosen.opened.forecast(read.series, shape.horizon, shape.levels, shape.samples)
     own = chosen.opened.calendar.frequency.name
     notes = [*read.notes, *forecast.notes]
+    known = np.array([bool(np.isfinite(one.target).any()) for one in read.series], np.bool_)
+    lost = known & ~(np.isfinite(forecast.mean).all(axis=1) & np.isfinite(forecast.quantiles).all(axis=(1, 2)))
+    if lost.any():
+        text = "the values are too large to compute with: nulls stand where the result is not finite"
+        notes.append(Note("not_finite", text, tuple(int(place) for place in np.flatnonzero(lost))))
     if read.calendar.frequency.name != own:
         text = f"the version was trained on steps of {own}, the series have steps of {read.calendar.frequency.name}"
         notes.insert(0, Note("frequency_differs", text))
