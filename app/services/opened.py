@@ -35,7 +35,8 @@ class OpenVersions:
             try:
                 opened = open_artifact(path)
             except (ValueError, KeyError, json.JSONDecodeError) as error:
-                detail = f"the stored version {folder} cannot be opened by this release: {error}"
+                said = str(error).replace(f"{path}/", "")  # where the store lies is nobody's business outside
+                detail = f"the stored version {folder} cannot be opened by this release: {said}"
                 raise Unavailable(detail, code="artifact-damaged") from error
             with self._lock:
                 self._open[folder, digest] = opened

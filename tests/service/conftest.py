@@ -12,6 +12,7 @@ import pytest
 from app import store
 from app.config import Settings
 from app.db.session import Database
+from app.services import datasets
 from app.services.registry import NewVersion, add_version
 from models import Calendar, Run, Series, TrainConfig, TrainResult
 
@@ -63,3 +64,27 @@ def publish(settings: Settings, database: Database, tiny_version: TrainResult) -
             return add_version(session, new).number
 
     return published
+
+
+@pytest.fixture
+def stored(database: Database) -> Callable[..., int]:
+    """Stores daily series that begin on DAY: `stored("gasoline", {"a": wave(30)})`; None or NaN is an explicit null."""
+
+    def store_series(name: str, series: dict[str, list[Any]], time_zone: str = "UTC", frequency: str = "D") -> int:
+        calendar = Calendar.of(frequency, time_zone)
+        with database.write("default") as session:
+            row = datasets.find(session, name) or datasets.create(session, name, (frequency, time_zone), {})
+            first = 0 if frequency == "step" else int(np.datetime64(DAY, "us").astype(np.int64))
+            if frequency != "step":
+                first = int(calendar.to_utc(np.array([first]))[0][0])
+            start, phase = (int(each[0]) for each in calendar.locate(np.array([first])))
+            points = [
+                (key, int(time), value)
+                for key, values in series.items()
+                for time, value in zip(
+                    calendar.times(np.arange(start, start + len(values)), phase), values, strict=True
+                )
+            ]
+            return datasets.append_points(session, row, points).revision.number
+
+    return store_series
