@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 
-from app.api import backtests, datasets, forecasts, jobs, registry, system
+from app.api import backtests, datasets, forecasts, jobs, registry, revisions, series, system
 from app.config import Settings
 from app.db.session import Database
 from app.http.docs import install_docs
@@ -47,7 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
     install_problems(app)
     install_openapi(app)
     install_docs(app)
-    for module in (datasets, jobs, registry, forecasts, backtests, system):
+    for module in (datasets, revisions, series, jobs, registry, forecasts, backtests, system):
         app.include_router(module.router)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, settings=settings)

@@ -77,8 +77,8 @@ def _exactness(name: str, media: str) -> int:
     return 1 if name == "*/*" else 0
 
 
-def table_response(table: pa.Table, media: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The table as `media`; texts are streamed. JSON is one object of equal-length columns, the others go row by row.
+def table_response(table: Any, media: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A pyarrow table as `media`; texts are streamed. JSON is one object of equal-length columns, the rest are rows.
 
     A timestamp column must carry its zone's name; numbers that are missing may be NaN or null. Column order is kept.
     """

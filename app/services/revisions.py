@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.db.tables import ColumnRow, DatasetRow, RevisionRow, SeriesRow, StaticRow, utc_now
-from app.errors import Complaint, Conflict, Invalid
+from app.errors import Complaint, Conflict, Invalid, NotFound
 from app.services import segments
 from app.services.changes import Change, Total, change_of, moment, stored_series
 from app.services.ingest.upload import Upload
@@ -37,17 +37,16 @@ def find(session: Session, name: str) -> DatasetRow | None:
 
 
 def revision_of(session: Session, dataset: DatasetRow, number: int | None = None) -> RevisionRow:
-    """Revision `number` of a dataset, or its head. Raises Invalid when there is none."""
+    """Revision `number` of a dataset, or its head. Raises Conflict when it is empty, Invalid on an unknown number."""
     wanted = dataset.head if number is None else number
     row = session.scalars(
         select(RevisionRow).where(RevisionRow.dataset_id == dataset.id, RevisionRow.number == wanted)
     ).one_or_none()
     if row is None:
         if not dataset.head:
-            raise Invalid(f"Dataset {dataset.name!r} has no data yet: upload some first.", code="no-data")
+            raise Conflict(f"Dataset {dataset.name!r} is empty: upload something first.", code="dataset-empty")
         raise Invalid(
             f"revision: dataset {dataset.name!r} has 1 to {dataset.head}, got {wanted}.",
-            code="no-such-revision",
             errors=[Complaint("no-such-revision", f"There is no revision {wanted}", pointer="/revision")],
         )
     return row
@@ -70,7 +69,7 @@ def store(
     Raises Conflict when the dataset has another calendar, when `append` would change a stored value or when a column
     or phase is not what it was; Invalid when a series would be nearly all gap; TooLarge past `limits.series`.
     """
-    dataset = _locked(session, name, upload)
+    dataset = _claimed(session, name, upload.calendar)
     _check_calendar(dataset, upload.calendar)
     if draft is None or not _holds(session, dataset, draft):
         draft = change_of(session, dataset, upload, mode, limits)
@@ -108,39 +107,43 @@ def store(
     return Outcome(row, True, *counts)
 
 
-def _locked(session: Session, name: str, upload: Upload) -> DatasetRow:
-    """The dataset's row, made when missing, which nobody else changes until this transaction ends."""
-    make = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[session.get_bind().dialect.name]
-    wanted = select(DatasetRow).where(DatasetRow.name == name).with_for_update()
-    row = session.scalars(wanted, execution_options={"populate_existing": True}).one_or_none()
+def locked(session: Session, dataset: DatasetRow) -> DatasetRow:
+    """The dataset as it is now; nobody else changes it until this transaction ends. Raises NotFound when it is gone."""
+    row = session.scalars(
+        select(DatasetRow).where(DatasetRow.id == dataset.id).with_for_update(),
+        execution_options={"populate_existing": True},
+    ).one_or_none()
     if row is None:
+        raise NotFound(f"There is no dataset {dataset.name!r} any more.")
+    return row
+
+
+def _claimed(session: Session, name: str, calendar: Calendar) -> DatasetRow:
+    """The dataset's row, made when missing, locked."""
+    dataset = find(session, name)
+    if dataset is None:
+        make = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[session.get_bind().dialect.name]
         values = {
             "workspace": session.info["workspace"],
             "name": name,
-            "frequency": upload.calendar.frequency.name,
-            "time_zone": upload.calendar.time_zone,
+            "frequency": calendar.frequency.name,
+            "time_zone": calendar.time_zone,
             "head": 0,
             "description": "",
             "created_at": utc_now(),
         }
         # Another upload may be making the same dataset: then this waits until it is there.
         session.execute(make(DatasetRow).values(values).on_conflict_do_nothing(index_elements=["workspace", "name"]))
-        row = session.scalars(wanted, execution_options={"populate_existing": True}).one()
-    return row
+        dataset = session.scalars(select(DatasetRow).where(DatasetRow.name == name)).one()
+    return locked(session, dataset)
 
 
 def _check_calendar(dataset: DatasetRow, calendar: Calendar) -> None:
     here, sent = (dataset.frequency, dataset.time_zone), (calendar.frequency.name, calendar.time_zone)
-    if dataset.frequency is not None and here != sent:
+    if here[1] != sent[1] or here[0] not in (None, sent[0]):
         raise Conflict(
-            f"Dataset {dataset.name!r} has frequency {here[0]} in {here[1]}; the upload was read as {sent[0]} in "
-            f"{sent[1]}.",
-            code="calendar-differs",
-        )
-    if dataset.time_zone != calendar.time_zone:
-        raise Conflict(
-            f"Dataset {dataset.name!r} has time zone {here[1]}; the upload was read in {sent[1]}.",
-            code="calendar-differs",
+            f"Dataset {dataset.name!r} has frequency {here[0] or 'to be decided'} in {here[1]}; the upload was read as "
+            f"{sent[0]} in {sent[1]}."
         )
 
 

@@ -1,0 +1,114 @@
+"""Points of one series as a table that can be uploaded again."""
+
+# pyarrow has no types of its own.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from sqlalchemy.orm import Session
+
+from app.db.tables import ColumnRow, DatasetRow
+from app.errors import Complaint, Invalid
+from app.services.changes import STATIC, statics_at
+from app.services.ingest.stamps import parse_time
+from app.services.revisions import revision_of
+from app.services.segments import TARGET, Floats, Ints, Painted
+from app.services.series import columns_at, painted_columns, series_rows, spread, unknown
+from models import Calendar
+
+# Names for key, time and value, all of which an upload recognises: the first three that no covariate has.
+NAMES = (
+    ("key", "timestamp", "value"),
+    ("unique_id", "ds", "y"),
+    ("item_id", "timestamp", "target"),
+    ("series", "time", "value"),
+)
+OFFSET = re.compile(r"(:\d\d(?:\.\d+)?) (\d\d:?\d\d)$")  # a `+` that a query string turned into a space
+
+
+@dataclass(frozen=True)
+class Range:
+    """Which points: from `start` to `end`, both included, as the query has them; the first `limit` of these."""
+
+    start: str | None = None
+    end: str | None = None
+    limit: int | None = None
+
+
+def table_of(session: Session, dataset: DatasetRow, key: str, revision: int | None, which: Range) -> Any:
+    """A pyarrow table with one row a step, from the series' first to its last value or covariate, gaps as missing: key,
+    time (µs with the dataset's zone, or integers), value, then the covariates.
+
+    Raises NotFound for a key that is not there, Invalid for a revision or a time that is none.
+    """
+    at = revision_of(session, dataset, revision)
+    calendar = Calendar.of(dataset.frequency or "D", dataset.time_zone)
+    low, high = _time("start", which.start, calendar), _time("end", which.end, calendar)
+    row = next(iter(series_rows(session, dataset.id, [key])), None)
+    painted = painted_columns(session, [row.id], at.number).get(row.id) if row else None
+    if row is None or painted is None:
+        raise unknown(dataset, [key], at.number)
+    first, last = _reach(painted.values())
+    times = calendar.times(np.arange(first, last + 1, dtype=np.int64), row.phase)
+    begin = 0 if low is None else int(np.searchsorted(times, low))
+    stop = len(times) if high is None else int(np.searchsorted(times, high, side="right"))
+    stop = max(begin, stop if which.limit is None else min(stop, begin + which.limit))
+    covariates = columns_at(session, at)
+    statics = statics_at(session, [row.id], at.number).get(row.id, {}) if covariates else {}
+    names = next(names for names in NAMES if not set(names) & set(covariates))
+    columns: dict[str, Any] = {
+        names[0]: pa.array([key]).dictionary_encode().take(pa.array(np.zeros(stop - begin, np.int64))),
+        names[1]: _instants(times[begin:stop], calendar),
+        names[2]: spread(painted[TARGET], first + begin, first + stop),
+    }
+    for name, column in covariates.items():
+        if column.role == STATIC:
+            values = np.full(stop - begin, statics.get(name, np.nan))
+        else:
+            values = spread(painted.get(name, Painted(0, np.empty(0))), first + begin, first + stop)
+        columns[name] = _covariate(values, column)
+    return pa.table(columns)
+
+
+def _time(name: str, text: str | None, calendar: Calendar) -> int | None:
+    """A time of the query in µs, or the integer of `step`; without offset it is local to the dataset."""
+    if text is None:
+        return None
+    if calendar.frequency.is_integer:
+        if re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
+            return int(text)
+        expected = "an integer: the frequency is step"
+    else:
+        found = parse_time(OFFSET.sub(r"\1+\2", text.strip()))
+        if found is not None:
+            return int(calendar.to_utc(np.array([found[0]]))[0][0]) if found[1] else found[0]
+        expected = "a time such as 2026-01-31 or 2026-01-31T12:00:00+01:00"
+    complaint = Complaint("not-a-time", f"Expected {expected}", pointer=f"query/{name}", value_preview=text[:60])
+    raise Invalid(f"{name}: expected {expected}, got {text[:60]!r}.", errors=[complaint])
+
+
+def _reach(columns: Iterable[Painted]) -> tuple[int, int]:
+    """The first and the last step at which any column holds something; 0 and -1 where none does."""
+    present = [column.start + np.flatnonzero(~np.isnan(column.values)) for column in columns]
+    steps = [(int(some[0]), int(some[-1])) for some in present if len(some)]
+    return min((first for first, _ in steps), default=0), max((last for _, last in steps), default=-1)
+
+
+def _instants(times: Ints, calendar: Calendar) -> pa.Array:
+    values = pa.array(times)
+    return values if calendar.frequency.is_integer else values.cast(pa.timestamp("us", calendar.time_zone))
+
+
+def _covariate(values: Floats, column: ColumnRow) -> pa.Array:
+    """Numbers as they are, categories by name."""
+    if column.kind != "category":
+        return pa.array(values)
+    missing = np.isnan(values)
+    codes = np.where(missing, 1, values).astype(np.int32) - 1
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=missing), pa.array(column.categories, pa.string()))
