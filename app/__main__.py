@@ -64,14 +64,15 @@ def serve(
 
     A SQLite database is brought up to date first; for PostgreSQL run `gatecast migrate`. Ctrl-C stops both.
     """
-    from app.http import keys, logs, ready
-    from app.main import create_app
-
     settings = settings_with(host=host, port=port, data=data, allow_open=allow_open)
+    from app.http import keys, logs, ready
+
     if danger := keys.exposure(settings):
         raise Failed(danger, status=USAGE)
-    logs.configure(settings.log_level, settings.log_format)
     listening = _listen(settings.host, settings.port)
+    from app.main import create_app
+
+    logs.configure(settings.log_level, settings.log_format)
     app = create_app(settings)
     _refused(ready.prepare, app.state.database)
     beside = Supervised(["worker", "--data", str(settings.data.absolute())]) if worker else None

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import plotext
-
 from app.cli.root import out
 
 HEIGHT, WIDEST = 17, 110
@@ -29,6 +27,8 @@ class Fan:
 
 def drawn(fan: Fan) -> str:
     """The plot as text. The last known value is where both lines meet."""
+    import plotext  # not for every command: it takes as long to load as all the rest
+
     history, middle = fan.history, fan.middle
     known = [(place - len(history) + 1, value) for place, value in enumerate(history) if value is not None]
     figure: Any = plotext.figure  # the library keeps one figure for the process
@@ -40,8 +40,9 @@ def drawn(fan: Fan) -> str:
     ahead = list(range(1, len(middle) + 1))
     for x, low, high in _columns(ahead, fan.low, fan.high):
         figure.draw(figure.segment((x, x), (low, high), marker=plotext.marker("░", "orange")))
-    _line(figure, known, "cyan")
-    _line(figure, [*start, *zip(ahead, middle, strict=True)], "red")
+    for points in _runs(known):
+        _line(figure, points, plotext.marker("braille", "cyan"))
+    _line(figure, [*start, *zip(ahead, middle, strict=True)], plotext.marker("braille", "red"))
     places = [1 - len(history), 0, len(middle)]
     figure.ruler("x").ticks(places, list(fan.times))
     text: str = figure.build().string()
@@ -64,7 +65,16 @@ def _columns(ahead: Sequence[int], low: Sequence[float], high: Sequence[float]) 
     return [*found, (ahead[-1], low[-1], high[-1])]
 
 
-def _line(figure: Any, points: Sequence[tuple[float, float]], colour: str) -> None:
-    if points:
-        signal = figure.signal([x for x, _ in points], [y for _, y in points], marker=plotext.marker("braille", colour))
-        figure.draw(signal.lines(True))
+def _runs(points: Sequence[tuple[int, float]]) -> list[list[tuple[int, float]]]:
+    """The points cut where a step is missing, so that a gap is seen as one."""
+    runs: list[list[tuple[int, float]]] = []
+    for point in points:
+        if runs and runs[-1][-1][0] == point[0] - 1:
+            runs[-1].append(point)
+        else:
+            runs.append([point])
+    return runs
+
+
+def _line(figure: Any, points: Sequence[tuple[float, float]], marker: Any) -> None:
+    figure.draw(figure.signal([x for x, _ in points], [y for _, y in points], marker=marker).lines(True))
