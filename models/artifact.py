@@ -1,5 +1,8 @@
 """Writes a version's folder: weights, graph, manifest. The graph is compared with torch before the folder counts."""
 
+# torch's own annotations are incomplete:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import hashlib
 import json
 import math
@@ -12,9 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import onnxruntime
+import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 import torch
-from onnxruntime.capi import onnxruntime_pybind11_state as refusals
+from onnxruntime.capi import onnxruntime_pybind11_state as refusals  # pyright: ignore
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -28,6 +31,7 @@ REFUSALS = (
     refusals.Fail,
     refusals.InvalidArgument,
     refusals.InvalidGraph,
+    refusals.InvalidProtobuf,
     refusals.NotImplemented,
     refusals.RuntimeException,
 )

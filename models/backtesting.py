@@ -147,11 +147,11 @@ def _result(
                 row = {"horizon": int(step) + 1, "metric": metric, "value": float(values[step])}
                 by_horizon.append({**row, "forecaster": name})
         for metric, values in tally.series_scores().items():
-            for place in scored[np.isfinite(values[scored])]:
+            for place in map(int, scored[np.isfinite(values[scored])]):
                 row = {"key": series[place].key, "metric": metric, "value": float(values[place])}
                 by_series.append({**row, "forecaster": name})
     origins: list[dict[str, Any]] = []
-    for place in scored:
-        known = series[place].start + panel.skipped[place] + ends[which == place] - 1
-        origins.append({"series": series[place].key, "first": int(known.min()), "last": int(known.max())})
+    for place in map(int, scored):
+        own = ends[which == place] + int(panel.skipped[place]) + series[place].start - 1
+        origins.append({"series": series[place].key, "first": int(own.min()), "last": int(own.max())})
     return BacktestResult(scores, by_horizon, by_series, origins)

@@ -1,5 +1,8 @@
 """A training run's state on disk: one safetensors file, replaced whole, tensors beside a JSON header. No pickle."""
 
+# torch's own annotations are incomplete:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -63,7 +63,7 @@ class TrainConfig:
 
     def document(self) -> dict[str, Any]:
         """The config as JSON-ready values, in field order."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+        return {**dataclasses.asdict(self), "quantiles": list(self.quantiles)}
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> "TrainConfig":
@@ -71,7 +71,10 @@ class TrainConfig:
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := sorted(set(document) - known):
             raise ValueError(f"config: unknown field {unknown[0]!r}, expected one of {', '.join(sorted(known))}")
-        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in document.items()})
+        values: dict[str, Any] = dict(document)
+        if "quantiles" in values:
+            values["quantiles"] = tuple(values["quantiles"])
+        return cls(**values)
 
 
 RANGES: dict[str, tuple[float, float]] = {
@@ -98,7 +101,7 @@ class Progress:
     step: int
     total: int
     message: str
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     checkpoint: int = 0  # step of the newest checkpoint on disk
 
 
@@ -115,7 +118,7 @@ class Run:
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     on_progress: Callable[[Progress], None] = lambda _: None
     should_stop: Callable[[], bool] = lambda: False
-    lineage: Mapping[str, Any] = field(default_factory=dict)
+    lineage: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """What the training loop is given: the series on the device, batches of windows by one gather, the loss, the held-out score."""
 
+# torch's own annotations are incomplete:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -79,20 +82,23 @@ class Course:
         return (pinball * counted).sum() / counted.sum().clamp_min(1e-6)
 
     def start(self, random: np.random.Generator) -> None:
-        """Let the untrained forecaster's quantiles be the bases plus the quantiles of what they miss at each step ahead, over
-        windows to learn from (as they are where there are none); the anchor level's is left at 0, so the first point
-        forecast is the plain mix of the bases."""
+        """Make the untrained forecaster a fair one, from windows to learn from (it stays as it is where there are none): each
+        base weighs by the inverse fourth power of its mean error at each step ahead, and the quantiles lie around that mix
+        as the truth did. The anchor level's offset stays 0."""
         if not len(self.sampler.which):
             return
         batch = self.draw(random, 2048)
-        with torch.no_grad():
-            weights = torch.full((1, _of(self.config.horizon), 1), 1.0 / max(1, len(self.forecaster.periods)))
-            missed = batch.target - (batch.ready.bases * weights.to(batch.ready.bases)).sum(2).float()
-            missed = torch.where((batch.known > 0) & (batch.ready.scale > 0), missed, torch.nan)
-            found = torch.nanquantile(missed, self.levels, dim=0).T  # (horizon, level)
-            found = torch.where(found.isnan(), found.nanmean(0), found).nan_to_num(0.0)
-            anchor = self.forecaster.network.shape.anchor
-            self.forecaster.network.start_from(found - found[:, anchor : anchor + 1])
+        counts = (batch.known > 0) & (batch.ready.scale.to(self.device) > 0)
+        bases = batch.ready.bases.float().to(self.device)  # (window, horizon, base)
+        errors = torch.where(counts[..., None], (batch.target[..., None] - bases).abs(), torch.nan)
+        mean = errors.nanmean(0).nan_to_num(1.0).clamp_min(1e-6)  # (horizon, base)
+        logits = -4.0 * mean.log()
+        missed = batch.target - (bases * torch.softmax(logits, dim=1)).sum(2)
+        missed = torch.where(counts, missed, torch.nan)
+        found = torch.nanquantile(missed, self.levels, dim=0).T  # (horizon, level)
+        found = torch.where(found.isnan(), found.nanmean(0), found).nan_to_num(0.0)
+        anchor = self.forecaster.network.shape.anchor
+        self.forecaster.network.start_from(found - found[:, anchor : anchor + 1], logits)
 
     def examination(self) -> Callable[[], tuple[float, float]]:
         """A function that scores the forecaster as it is on the held-out origins: twice the pinball loss over MASE's scale

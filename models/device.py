@@ -1,5 +1,8 @@
 """Where training runs. Imports torch: only worker children ask."""
 
+# torch's own annotations are incomplete:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from typing import Any
 
 import torch

@@ -77,7 +77,5 @@ def network_shape(config: TrainConfig, bases: int) -> Shape:
     for name, value in sizes.items():
         if value is None:
             raise ValueError(f"config: expected a value for {name}, got None")
-    context = sizes.pop("context")
-    if context % sizes["segment"]:
-        raise ValueError(f"config: expected a context that is a multiple of segment {sizes['segment']}, got {context}")
+    del sizes["context"]
     return Shape(levels=config.quantiles, bases=bases, **sizes)

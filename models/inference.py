@@ -4,6 +4,10 @@ The graph gives the trained horizon at the trained levels in the data's units. H
 beyond the horizon, other levels, the mean, sample paths and the notes.
 """
 
+# onnxruntime has no annotations:
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 import hashlib
 import json
 import zlib
@@ -73,7 +77,7 @@ class OpenArtifact:
         distance of each quantile from the median there is the root of the sum of squares of the graph's own and the one at
         the end of the part before: the errors of the parts are taken as independent.
         """
-        silent = ~present.any(axis=1)  # before anything is fed back
+        known: Bools = np.any(present, axis=1)  # before anything is fed back
         parts = [self._forward(values, present)]
         median = level_weights(self.levels, (0.5,))[0]
         while len(parts) * self.horizon < horizon:
@@ -87,9 +91,7 @@ class OpenArtifact:
             wider = np.sign(own + before) * np.hypot(own, before)
             parts.append(self._bounded(np.maximum.accumulate(centre + wider, axis=2)))
         found = np.concatenate(parts, axis=1)[:, :horizon] if len(parts) > 1 else parts[0][:, :horizon]
-        if silent.any():
-            found = np.where(silent[:, None, None], np.nan, found)
-        return found
+        return found if known.all() else np.where(known[:, None, None], found, np.nan)
 
     def _forward(self, values: Array, present: Bools) -> Array:
         mask = present.astype(np.float32)
@@ -179,10 +181,10 @@ def open_artifact(folder: Path) -> OpenArtifact:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest in `folder`. Raises ValueError when it is missing, no JSON object or of another format."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest: Any = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder / MANIFEST}: expected a manifest, got {error}") from error
-    found = manifest.get("format") if isinstance(manifest, dict) else None
+    found: Any = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT:
         raise ValueError(f"{folder / MANIFEST}: expected format {FORMAT}, got {found!r}")
     return manifest

@@ -71,14 +71,17 @@ class Network(nn.Module):
         zeros = inputs.new_zeros(self.shape.layers, inputs.shape[0], self.shape.hidden)
         return (zeros, zeros) if self.shape.cell == "lstm" else zeros
 
-    def start_from(self, residuals: Tensor) -> None:
-        """Set the head's bias so that the first quantiles are `residuals` (horizon, level), never decreasing along levels."""
+    def start_from(self, residuals: Tensor, logits: Tensor) -> None:
+        """Set the biases so that the first quantiles are `residuals` (horizon, level), never decreasing along levels, around a
+        mix of the bases weighed by the softmax of `logits` (horizon, base)."""
         anchor = self.shape.anchor
         gaps = residuals.diff(dim=1).clamp_min(1e-3)
         free = gaps + torch.log(-torch.expm1(-gaps))  # the inverse of softplus
         bias = torch.cat([free[:, :anchor], residuals[:, anchor : anchor + 1], free[:, anchor:]], dim=1)
         with torch.no_grad():
             self.head.bias.copy_(bias.reshape(-1))
+            if self.gate is not None:
+                self.gate.bias.copy_((logits - logits.mean(1, keepdim=True)).reshape(-1))
 
 
 def monotone(raw: Tensor, anchor: int) -> Tensor:

@@ -12,19 +12,23 @@ def scale_window(context: Tensor, mask: Tensor, scaling: str) -> tuple[Tensor, T
     deviation and is scaled by its size. The scale of a constant window is exactly 0: nothing may be added to it.
     """
     count = mask.sum(1, keepdim=True).clamp_min(1.0)
-    size = context.abs().amax(1, keepdim=True)  # divided by first: the square of 1e200 overflows
-    size = torch.where(size > 0, size, 1.0)
-    unit = context / size
-    level = unit.abs().sum(1, keepdim=True) / count
+    level = _mean_size(context, count)
     if scaling == "mean":
-        return torch.zeros_like(level), level * size
-    last = newest(unit, mask, 1)[0]
-    away = (unit - last) * mask  # from a known value, not from the rounded mean: exact for small changes of huge values
-    drift = away.sum(1, keepdim=True) / count
-    deviation = (((away - drift) * mask) ** 2).sum(1, keepdim=True) / count
-    spread = torch.where(count > 1, deviation.sqrt(), level)
-    shift = last if scaling == "last" else last + drift
-    return shift * size, spread * size
+        return torch.zeros_like(level), level
+    last = newest(context, mask, 1)[0]
+    away = (context - last) * mask  # from a known value, not from the rounded mean: small changes of huge values are exact
+    size = away.abs().amax(1, keepdim=True)
+    unit = away / torch.where(size > 0, size, 1.0)  # the square of 1e200 overflows
+    drift = unit.sum(1, keepdim=True) / count
+    deviation = (((unit - drift) * mask) ** 2).sum(1, keepdim=True) / count
+    spread = torch.where(count > 1, deviation.sqrt() * size, level)
+    return (last if scaling == "last" else last + drift * size), spread
+
+
+def _mean_size(context: Tensor, count: Tensor) -> Tensor:
+    size = context.abs().amax(1, keepdim=True)
+    size = torch.where(size > 0, size, 1.0)
+    return (context / size).abs().sum(1, keepdim=True) / count * size
 
 
 def newest(context: Tensor, mask: Tensor, period: int) -> tuple[Tensor, Tensor]:

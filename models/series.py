@@ -23,9 +23,9 @@ class Series:
     target: Array
     start: int = 0
     phase: int = 0
-    past: Mapping[str, Array] = field(default_factory=dict)
-    future: Mapping[str, Array] = field(default_factory=dict)
-    static: Mapping[str, float] = field(default_factory=dict)
+    past: Mapping[str, Array] = field(default_factory=dict[str, Array])
+    future: Mapping[str, Array] = field(default_factory=dict[str, Array])
+    static: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
         if self.target.ndim != 1 or self.target.dtype != np.float64:

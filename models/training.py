@@ -1,5 +1,8 @@
 """Training: series and a config in, a published-ready artifact with honest scores out. The loop is `learn`."""
 
+# torch's own annotations are incomplete:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import hashlib
 import json
 import math
@@ -115,7 +118,8 @@ def learn(course: Course, run: Run, name: str) -> float:
         state.step += 1
         with torch.no_grad():
             decay = min(DECAY, (1 + state.step) / (10 + state.step))
-            torch._foreach_lerp_(state.average, [p.detach() for p in parameters], 1.0 - decay)
+            for average, parameter in zip(state.average, parameters, strict=True):
+                average.lerp_(parameter, 1.0 - decay)
         if state.step % every == 0 or state.step == total:
             state.losses.append(float(loss.detach()))
             _look(course, state, examine)
@@ -252,7 +256,7 @@ def _publish(course: Course, series: Sequence[Series], run: Run, facts: dict[str
     }
     metrics = scores.pop("version", {})
     seconds = time.monotonic() - began
-    manifest = {
+    manifest: dict[str, Any] = {
         **opened.manifest,
         "metrics": metrics,
         "baselines": scores,

@@ -1,0 +1,178 @@
+"""Training: it learns, it can be stopped and resumed, it keeps its hands off what is held out."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from models import Calendar, Progress, Run, Series, Stopped, TrainConfig, TrainResult, open_artifact, train
+from models.course import Course
+from models.forecaster import Forecaster
+from models.presets import Facts, base_periods, complete
+from models.windows import Panel, held
+
+from .conftest import TINY, waves
+
+
+def weights(result: TrainResult) -> dict[str, np.ndarray]:
+    return load_file(result.artifact / "weights.safetensors")
+
+
+def same(one: TrainResult, other: TrainResult) -> bool:
+    ours, theirs = weights(one), weights(other)
+    return all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+class Switch:
+    """Says stop at the `when`-th question."""
+
+    def __init__(self, when: int) -> None:
+        self.when, self.asked = when, 0
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        return self.asked == self.when
+
+
+def test_it_beats_naive_forecasts_on_what_is_held_out(result: TrainResult) -> None:
+    assert result.metrics["mase"] < 0.9 * result.baselines["seasonal_naive"]["mase"]
+    assert result.metrics["wql"] < 0.5 * result.baselines["naive"]["wql"]
+    assert set(result.metrics) == {"mase", "smape", "mae", "rmse", "wql", "coverage_80", "msis_80"}
+    assert 0.5 < result.metrics["coverage_80"] <= 1.0
+
+
+def test_the_result_says_what_was_done(result: TrainResult, history: list[Series]) -> None:
+    open_fields = [name for name, value in result.config.document().items() if value is None]
+    assert open_fields == ["minimum", "maximum"]
+    assert result.origins == {
+        "origins": 1,
+        "horizon": 6,
+        "step": 6,
+        "series": 8,
+        "first": history[0].start + 113,
+        "last": history[7].start + 113,
+    }
+    assert result.device == "cpu"
+    assert result.seconds > 0
+    assert all(reason.endswith(".") for reason in result.reasons)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(
+    result: TrainResult, history: list[Series], months: Calendar, tmp_path: Path
+) -> None:
+    assert same(result, train(history, months, TINY, Run(tmp_path / "again", device="cpu")))
+    assert not same(result, train(history, months, TINY.replace(seed=4), Run(tmp_path / "other", device="cpu")))
+
+
+@pytest.mark.parametrize("when", [1, 13, 29])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    result: TrainResult, history: list[Series], months: Calendar, tmp_path: Path, when: int
+) -> None:
+    with pytest.raises(Stopped, match="stopped"):
+        train(history, months, TINY, Run(tmp_path, device="cpu", should_stop=Switch(when)))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+    torch.manual_seed(99)  # what others did to torch's own random numbers meanwhile does not matter
+    told: list[Progress] = []
+    resumed = train(history, months, TINY, Run(tmp_path, device="cpu", on_progress=told.append))
+    assert same(result, resumed)
+    assert resumed.metrics == result.metrics
+    assert told[-1].checkpoint == told[-1].checkpoint or told[-1].step == 30
+
+
+def test_a_checkpoint_of_other_data_or_a_torn_one_is_left_alone(
+    result: TrainResult, history: list[Series], months: Calendar, tmp_path: Path
+) -> None:
+    other = [dataclasses.replace(one, target=one.target + 1) for one in history]
+    with pytest.raises(Stopped):
+        train(other, months, TINY, Run(tmp_path, device="cpu", should_stop=Switch(10)))
+    assert same(result, train(history, months, TINY, Run(tmp_path, device="cpu")))
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"torn")
+    assert same(result, train(history, months, TINY, Run(tmp_path, device="cpu")))
+
+
+def test_a_checkpoint_is_plain_tensors_and_json(history: list[Series], months: Calendar, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        train(history, months, TINY, Run(tmp_path, device="cpu", should_stop=Switch(10)))
+    with safe_open(tmp_path / "checkpoint.safetensors", framework="np") as file:
+        facts = json.loads(file.metadata()["facts"])
+        names = set(file.keys())
+    assert facts["step"] == 10
+    assert {"network.head.weight", "optimiser.0.exp_avg", "average.0", "best.0"} <= names
+
+
+def test_progress_ends_with_the_last_step(history: list[Series], months: Calendar, tmp_path: Path) -> None:
+    told: list[Progress] = []
+    train(history, months, TINY, Run(tmp_path, device="cpu", on_progress=told.append))
+    assert (told[-1].step, told[-1].total) == (30, 30)
+    assert {"train_loss", "validation_loss", "validation_mase"} <= set(told[-1].metrics)
+    assert [one.step for one in told] == sorted(one.step for one in told)
+
+
+def test_learning_stops_when_nothing_gets_better(months: Calendar, tmp_path: Path) -> None:
+    noise = [Series("n", np.random.default_rng(0).normal(size=80))]
+    told: list[Progress] = []
+    config = TINY.replace(steps=2000, patience=1, learning_rate=0.5, base="none")
+    train(noise, months, config, Run(tmp_path, device="cpu", on_progress=told.append))
+    assert told[-1].step < 2000
+
+
+@pytest.mark.parametrize("values", [[], [np.nan] * 30, [1.0], [np.nan, 3.0, np.nan]])
+def test_too_little_to_learn_from_is_refused(months: Calendar, tmp_path: Path, values: list[float]) -> None:
+    with pytest.raises(ValueError, match="expected at least one with two known values, got none in 1"):
+        train([Series("a", np.array(values, float))], months, TrainConfig(), Run(tmp_path, device="cpu"))
+
+
+def test_a_device_that_is_not_there_is_refused(history: list[Series], months: Calendar, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="device: expected auto or one of .*cpu, got 'cuda:99'"):
+        train(history, months, TINY, Run(tmp_path, device="cuda:99"))
+
+
+def test_nothing_held_out_is_ever_a_target_or_in_a_context(months: Calendar) -> None:
+    history = waves(3, 60)
+    config, _ = complete(TINY, Facts(months, np.array([60, 60, 60])))
+    limits = np.full(3, 60) - held(np.full(3, 60), 6)
+    spoiled = [dataclasses.replace(one, target=one.target.copy()) for one in history]
+    for one in spoiled:
+        one.target[-6:] = 1e9
+    batches = []
+    for data in (history, spoiled):
+        panel = Panel.of(data, 48)
+        forecaster = Forecaster(config, base_periods(config, months))
+        course = Course(forecaster, panel, limits, panel.lengths, torch.device("cpu"))
+        batches.append(course.draw(np.random.default_rng(0), 500))
+    clean, dirty = batches
+    torch.testing.assert_close(clean.ready.context, dirty.ready.context, rtol=0, atol=0)
+    torch.testing.assert_close(clean.target * clean.known, dirty.target * dirty.known, rtol=0, atol=0)
+
+
+def test_missing_targets_teach_nothing(months: Calendar) -> None:
+    """The loss of windows with gaps is the loss over what is there, whatever stands in the gaps."""
+    config, _ = complete(TINY, Facts(months, np.array([60])))
+    full = waves(1, 60)[0]
+    gapped = dataclasses.replace(full, target=full.target.copy())
+    gapped.target[55] = np.nan
+    panel = Panel.of([gapped], 48)
+    torch.manual_seed(0)
+    forecaster = Forecaster(config, base_periods(config, months))
+    course = Course(forecaster, panel, panel.lengths, panel.lengths, torch.device("cpu"))
+    batch = course.batch(np.array([0]), np.array([54]), panel.lengths)
+    assert batch.known.tolist() == [[1, 0, 1, 1, 1, 1]]
+    before = course.loss(batch)
+    batch.target[0, 1] = 50.0
+    assert course.loss(batch) == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_learns_what_the_cpu_learns(history: list[Series], months: Calendar, tmp_path: Path) -> None:
+    on_cpu = train(history, months, TINY, Run(tmp_path / "cpu", device="cpu"))
+    on_gpu = train(history, months, TINY, Run(tmp_path / "gpu", device="cuda"))
+    assert on_gpu.device == "cuda"
+    one, other = (open_artifact(run.artifact).forecast(history, 6, [0.1, 0.5, 0.9]) for run in (on_cpu, on_gpu))
+    np.testing.assert_allclose(other.quantiles, one.quantiles, rtol=0.02)
+    assert on_gpu.metrics["mase"] == pytest.approx(on_cpu.metrics["mase"], rel=0.05)
