@@ -174,12 +174,12 @@ CODES = {
     "series-off-grid": Kind(
         409,
         "A series' times lie between the steps that the stored ones lie on.",
-        "Move the times onto the grid, or upload the whole content anew with `mode=replace`.",
+        "Move the times onto the grid, or delete the series and upload it anew.",
     ),
     "column-changed": Kind(
         409,
         "A column is stored as something else: another role, or numbers where there were categories.",
-        "Name the column's role in the upload, or upload the whole content anew with `mode=replace`.",
+        "Name the column's old role in the upload, or give the column another name.",
     ),
     "value-changed": Kind(
         409,
@@ -218,7 +218,6 @@ CODES = {
     "no-such-revision": Kind(
         422, "The dataset has no revision of that number.", "Take one of those named in `detail`, or leave it out."
     ),
-    "no-data": Kind(422, "The dataset has no points yet.", "Upload a file to it first."),
     "span": Kind(
         422,
         "A series' first and last point are too many steps apart for the points between them.",

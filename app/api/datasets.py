@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import numpy as np
 import orjson
 from fastapi import APIRouter, Body, Header, Query, Request, Response
-from sqlalchemy.orm import Session
 
 from app.api.schemas.common import DatasetPath
 from app.api.schemas.datasets import CovariateOut, DatasetIn, DatasetOut, DatasetPatchIn, DatasetsOut
@@ -66,7 +65,7 @@ def stamp(calendar: Calendar, time: int | None) -> str | int | None:
     return None if time is None else calendar.stamps(np.array([time]))[0]
 
 
-def _document(session: Session, row: DatasetRow) -> tuple[bytes, str]:
+def _document(session: ReadSession, row: DatasetRow) -> tuple[bytes, str]:
     """The dataset's answer, and its tag."""
     body = dataset_out(datasets.facts(session, [row])[0]).model_dump_json().encode()
     return body, tag_of(body)
@@ -77,7 +76,7 @@ def _answer(body: bytes, tag: str, status: int = 200) -> Response:
     return Response(body, status_code=status, headers=headers, media_type="application/json")
 
 
-def _check(session: Session, row: DatasetRow, if_match: str | None) -> None:
+def _check(session: ReadSession, row: DatasetRow, if_match: str | None) -> None:
     """Raises PreconditionFailed when the dataset is no longer as the client read it."""
     wanted = tags_in(if_match)
     if wanted is not None and "*" not in wanted and _document(session, row)[1] not in wanted:

@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from app.api.schemas.common import DatasetPath, NumberPath
@@ -139,7 +138,7 @@ def _store(request: Request, dataset: str, query: UploadQuery, body: Spooled) ->
         return idempotent(request, session, body.digest, make)
 
 
-def _stored(session: Session, name: str, outcome: Outcome) -> tuple[int, dict[str, str], dict[str, Any]]:
+def _stored(session: ReadSession, name: str, outcome: Outcome) -> tuple[int, dict[str, str], dict[str, Any]]:
     row = datasets.get(session, name)
     counts = (outcome.inserted, outcome.updated, outcome.unchanged)
     document = _out(row, outcome.revision, counts).model_dump(mode="json")
@@ -147,7 +146,7 @@ def _stored(session: Session, name: str, outcome: Outcome) -> tuple[int, dict[st
     return 201 if outcome.created else 200, {"Location": location}, document
 
 
-def _found(session: Session, name: str, number: int) -> tuple[DatasetRow, RevisionRow]:
+def _found(session: ReadSession, name: str, number: int) -> tuple[DatasetRow, RevisionRow]:
     dataset = datasets.get(session, name)
     if number > dataset.head:
         raise NotFound(f"Dataset {name!r} has no revision {number}; its newest is {dataset.head}.")

@@ -32,7 +32,7 @@ def get(session: Session, name: str) -> DatasetRow:
     """The dataset of this name. Raises NotFound."""
     row = find(session, name)
     if row is None:
-        raise NotFound(f"There is no dataset {name!r}.")
+        raise NotFound(f"There is no dataset {name!r}.", code="no-such-dataset")
     return row
 
 

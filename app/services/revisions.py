@@ -47,6 +47,7 @@ def revision_of(session: Session, dataset: DatasetRow, number: int | None = None
             raise Conflict(f"Dataset {dataset.name!r} is empty: upload something first.", code="dataset-empty")
         raise Invalid(
             f"revision: dataset {dataset.name!r} has 1 to {dataset.head}, got {wanted}.",
+            code="no-such-revision",
             errors=[Complaint("no-such-revision", f"There is no revision {wanted}", pointer="/revision")],
         )
     return row
@@ -114,7 +115,7 @@ def locked(session: Session, dataset: DatasetRow) -> DatasetRow:
         execution_options={"populate_existing": True},
     ).one_or_none()
     if row is None:
-        raise NotFound(f"There is no dataset {dataset.name!r} any more.")
+        raise NotFound(f"There is no dataset {dataset.name!r} any more.", code="no-such-dataset")
     return row
 
 
@@ -143,7 +144,8 @@ def _check_calendar(dataset: DatasetRow, calendar: Calendar) -> None:
     if here[1] != sent[1] or here[0] not in (None, sent[0]):
         raise Conflict(
             f"Dataset {dataset.name!r} has frequency {here[0] or 'to be decided'} in {here[1]}; the upload was read as "
-            f"{sent[0]} in {sent[1]}."
+            f"{sent[0]} in {sent[1]}.",
+            code="calendar-differs",
         )
 
 

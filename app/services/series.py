@@ -58,6 +58,7 @@ def unknown(dataset: DatasetRow, keys: Sequence[str], revision: int) -> NotFound
     more = f" and {len(keys) - 5:,} more" if len(keys) > 5 else ""
     return NotFound(
         f"Dataset {dataset.name!r} has no series {', '.join(map(repr, keys[:5]))}{more} at revision {revision}.",
+        code="no-such-series",
         errors=[Complaint("no-such-series", f"There is no series {key!r}") for key in keys[:MAX_LISTED]],
         error_count=len(keys),
     )

@@ -117,7 +117,7 @@ def _ids(session: Session, dataset_id: int, upload: Upload) -> Ints:
             ids[places[key]] = series_id
             if phase != upload.phases[places[key]]:
                 detail = f"Series {key!r} lies elsewhere inside its steps: its times do not continue those stored."
-                raise Conflict(detail)
+                raise Conflict(detail, code="series-off-grid")
     return ids
 
 
@@ -141,7 +141,7 @@ def _check_spans(session: Session, sheet: Sheet, most: int) -> None:
             key = upload.keys[int(series)]
             detail = f"Series {key!r} would reach over {high - low:,} steps; with its points it may over {allowed:,}."
             hint = "Check the times of the rows that lie far from the stored ones."
-            raise Invalid(detail, errors=[Complaint("span", detail, hint=hint)])
+            raise Invalid(detail, code="span", errors=[Complaint("span", detail, hint=hint)])
 
 
 # ---------------------------------------------------------------- one column
