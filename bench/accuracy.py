@@ -1,11 +1,11 @@
 """Train one data set through the core, forecast its test part, and score it as the M4 competition does.
 
-    python bench/accuracy.py FOLDER [--preset fast] [--set name=value ...] [--seeds 1] [--out forecasts.csv] [--threads 2]
+python bench/accuracy.py FOLDER [--preset fast] [--set name=value ...] [--seeds 1] [--out forecasts.csv] [--threads 2]
 
-FOLDER holds train.parquet or train.csv, test.csv (unique_id, ds, y) and meta.json (freq, horizon, season_length). Printed, for
-the forecaster and for seasonal naive: sMAPE, MASE, OWA (both over Naive2's), wQL (nine deciles), coverage of the 80 % interval,
-and the CPU seconds of training. The test part is only scored; everything is chosen on held-out steps of the training part.
-"""
+FOLDER holds train.parquet or train.csv, test.csv (unique_id, ds, y) and meta.json (freq, horizon, season_length).
+Printed, for the forecaster and for seasonal naive: sMAPE, MASE, OWA (both over Naive2's), wQL (nine deciles),
+coverage of the 80 % interval, and the CPU seconds of training. The test part is only scored; everything is chosen on
+held-out steps of the training part."""
 
 import argparse
 import json
@@ -72,7 +72,8 @@ def seasonal(values: np.ndarray, season: int) -> bool:
 
 
 def naive2(values: np.ndarray, season: int, horizon: int) -> np.ndarray:
-    """The M4 competition's Naive2: the last value of the series without its multiplicative season, and the season back on."""
+    """The M4 competition's Naive2: the last value of the series without its multiplicative season, and the season
+    back on."""
     plain = np.repeat(values[-1], horizon)
     if not seasonal(values, season):
         return plain
@@ -159,12 +160,11 @@ def main() -> None:
             print("\n".join(f"  {reason}" for reason in result.reasons))
         own, other = result.metrics, result.baselines["seasonal_naive"]
         show(f"seed {seed}, {cpu:.1f} CPU s", score(data, forecast.quantiles))
-        print(
-            f"  held out: MASE {own.get('mase', np.nan):.4f} (seasonal naive {other.get('mase', np.nan):.4f}),"
-            f" wQL {own.get('wql', np.nan):.4f} ({other.get('wql', np.nan):.4f}), cov80 {own.get('coverage_80', np.nan):.3f};"
-            f" {result.parameters} parameters, {result.seconds:.1f} s, peak {after.ru_maxrss / 1024:.0f} MB",
-            flush=True,
-        )
+        held_out = "  held out:"
+        for name, label in (("mase", "MASE"), ("wql", "wQL"), ("coverage_80", "cov80")):
+            held_out += f" {label} {own.get(name, np.nan):.4f} (seasonal naive {other.get(name, np.nan):.4f})"
+        peak = after.ru_maxrss / 1024
+        print(f"{held_out}; {result.parameters} parameters, {result.seconds:.1f} s, peak {peak:.0f} MB", flush=True)
         if asked.out:
             deciles = {f"q{level:g}": forecast.quantiles[..., place].ravel() for place, level in enumerate(DECILES)}
             data.test[["unique_id", "ds"]].assign(**deciles).to_csv(asked.out, index=False)

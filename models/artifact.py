@@ -98,7 +98,8 @@ def _version(name: str) -> str | None:
 
 
 def load_forecaster(folder: Path) -> Forecaster:
-    """The torch module of an artifact, on the CPU. Raises ValueError when the folder is not a whole artifact of this format."""
+    """The torch module of an artifact, on the CPU. Raises ValueError when the folder is not a whole artifact of this
+    format."""
     manifest = read_manifest(folder)
     weights = load(read_checked(folder, WEIGHTS, manifest))
     forecaster = Forecaster(TrainConfig.parse(manifest["config"]), tuple(manifest["network"]["periods"]))
@@ -110,8 +111,9 @@ def load_forecaster(folder: Path) -> Forecaster:
 
 
 def export(forecaster: Forecaster, windows: Tensor) -> bytes:
-    """The forecaster as an ONNX graph that takes any number of windows. torch's quick exporter (0.1 s) is tried first; it
-    bakes the batch size into some graphs, so where its graph fails the comparison the slow one (seconds) is."""
+    """The forecaster as an ONNX graph that takes any number of windows. torch's quick exporter (0.1 s) is tried
+    first; it bakes the batch size into some graphs, so where its graph fails the comparison the slow one (seconds)
+    is."""
     findings: list[str] = []
     for slow in (False, True):
         graph = _export(forecaster, slow)
@@ -139,8 +141,9 @@ def _export(forecaster: Forecaster, slow: bool) -> bytes:
 
 
 def compare(forecaster: Forecaster, graph: bytes, windows: Tensor) -> float:
-    """The largest difference between the graph and torch over `windows` (window, context), NaN = missing, at batches of 1,
-    5 and 33, as a share of the value in the window's scale (at least 1); infinite where the graph cannot be run."""
+    """The largest difference between the graph and torch over `windows` (window, context), NaN = missing, at batches
+    of 1, 5 and 33, as a share of the value in the window's scale (at least 1); infinite where the graph cannot be
+    run."""
     try:
         session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         return max(_difference(forecaster, session, windows, size) for size in BATCHES)

@@ -30,10 +30,9 @@ def backtest(
 ) -> BacktestResult:
     """Score a version and naive baselines at the origins of `plan` (see `windows.held_out` for short series).
 
-    MASE's scale of a series is taken over its steps before its first origin. Metrics: mase, smape, mae, rmse, wql (nine
-    deciles), coverage_80, msis_80; an undefined one is left out. Raises ValueError when no series has an origin, Stopped
-    when `should_stop` says so.
-    """
+    MASE's scale of a series is taken over its steps before its first origin. Metrics: mase, smape, mae, rmse, wql
+    (nine deciles), coverage_80, msis_80; an undefined one is left out. Raises ValueError when no series has an
+    origin, Stopped when `should_stop` says so."""
     season = opened.config.season or 1
     periods = {name: period_of(name, season) for name in plan.baselines}
     before = max(opened.context, 4 * season, 2)
@@ -81,7 +80,8 @@ class Tally:
         self.by_step = {name: np.zeros((2, horizon)) for name in self.NAMES}
 
     def add(self, which: Ints, truth: Array, quantiles: Array, scales: Array) -> None:
-        """Add windows of the series `which` (window,): `truth` (window, horizon), decile `quantiles`, `scales` (series,)."""
+        """Add windows of the series `which` (window,): `truth` (window, horizon), decile `quantiles`, `scales`
+        (series,)."""
         point, low, high = quantiles[..., 4], quantiles[..., 0], quantiles[..., 8]
         error = np.abs(truth - point)
         size = np.abs(truth) + np.abs(point)
@@ -115,7 +115,8 @@ class Tally:
         return _scores(self.by_step)
 
     def scores(self) -> dict[str, float]:
-        """The metrics over everything: mase, smape and msis_80 are means of the series' own, the others over all values."""
+        """The metrics over everything: mase, smape and msis_80 are means of the series' own, the others over all
+        values."""
         total = {name: sums.sum(axis=1, keepdims=True) for name, sums in self.by_series.items()}
         pooled = {name: float(values[0]) for name, values in _scores(total).items()}
         own = self.series_scores()

@@ -22,9 +22,8 @@ def period_of(name: str, season: int) -> int:
 def seasonal_naive(history: Array, period: int, horizon: int) -> Array:
     """The newest known value `period`, 2 `period`, … steps before each of the `horizon` steps: (series, horizon).
 
-    `history` (series, time) ends at the origin, NaN = missing. A place of the season that was never seen gets the newest
-    known value; a history without any is NaN. `period` 1 is the naive forecast.
-    """
+    `history` (series, time) ends at the origin, NaN = missing. A place of the season that was never seen gets the
+    newest known value; a history without any is NaN. `period` 1 is the naive forecast."""
     newest = _newest(history[:, :, None])
     cycles = -(-history.shape[1] // period)
     padded = np.full((len(history), cycles * period), np.nan)
@@ -44,8 +43,9 @@ def _newest(cycles: Array) -> Array:
 
 
 def spread(history: Array, period: int, horizon: int) -> Array:
-    """The standard deviation of the seasonal-naive forecast's error, (series, horizon): that of the differences `period`
-    steps apart, growing with the root of the number of seasons ahead (Hyndman and Athanasopoulos, fpp3, 5.5)."""
+    """The standard deviation of the seasonal-naive forecast's error, (series, horizon): that of the differences
+    `period` steps apart, growing with the root of the number of seasons ahead (Hyndman and Athanasopoulos, fpp3,
+    5.5)."""
     ahead = np.sqrt(np.arange(horizon) // period + 1.0)
     if history.shape[1] <= period:
         return np.zeros((len(history), horizon))

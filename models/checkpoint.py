@@ -52,7 +52,8 @@ def read_checkpoint(folder: Path, fingerprint: str) -> Checkpoint | None:
 
 
 def gather(network: nn.Module, optimiser: torch.optim.Optimizer, copies: dict[str, list[Tensor]]) -> dict[str, Tensor]:
-    """Every tensor of a run by name: the network's, the optimiser's, and the `copies` of the parameters (name -> list)."""
+    """Every tensor of a run by name: the network's, the optimiser's, and the `copies` of the parameters (name ->
+    list)."""
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     for place, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{place}.{name}": value for name, value in state.items()}

@@ -1,4 +1,5 @@
-"""What the training loop is given: the series on the device, batches of windows by one gather, the loss, the held-out score."""
+"""What the training loop is given: the series on the device, batches of windows by one gather, the loss, the held-out
+score."""
 
 # torch's own annotations are incomplete:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -23,8 +24,8 @@ HEAVY = 20.0  # the largest weight of a window over the usual one
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows on the device: what the network gets, and the scaled target (batch, horizon) with its mask and each window's
-    weight (batch, 1), all float32."""
+    """Windows on the device: what the network gets, and the scaled target (batch, horizon) with its mask and each
+    window's weight (batch, 1), all float32."""
 
     ready: Prepared
     target: Tensor
@@ -35,9 +36,8 @@ class Batch:
 class Course:
     """One course of training over a panel: everything that stays as it is while the weights move.
 
-    The first `limits` (series,) steps of each series may be learned from; those from there to `until` (series,) are held
-    out. On MPS, which knows no float64, windows are prepared on the CPU.
-    """
+    The first `limits` (series,) steps of each series may be learned from; those from there to `until` (series,) are
+    held out. On MPS, which knows no float64, windows are prepared on the CPU."""
 
     def __init__(self, forecaster: Forecaster, panel: Panel, limits: Ints, until: Ints, device: torch.device) -> None:
         config = forecaster.config
@@ -82,9 +82,9 @@ class Course:
         return (pinball * counted).sum() / counted.sum().clamp_min(1e-6)
 
     def start(self, random: np.random.Generator) -> None:
-        """Make the untrained forecaster a fair one, from windows to learn from (it stays as it is where there are none): each
-        base weighs by the inverse fourth power of its mean error at each step ahead, and the quantiles lie around that mix
-        as the truth did. The anchor level's offset stays 0."""
+        """Make the untrained forecaster a fair one, from windows to learn from (it stays as it is where there are
+        none): each base weighs by the inverse fourth power of its mean error at each step ahead, and the quantiles
+        lie around that mix as the truth did. The anchor level's offset stays 0."""
         if not len(self.sampler.which):
             return
         batch = self.draw(random, 2048)
@@ -101,8 +101,8 @@ class Course:
         self.forecaster.network.start_from(found - found[:, anchor : anchor + 1], logits)
 
     def examination(self) -> Callable[[], tuple[float, float]]:
-        """A function that scores the forecaster as it is on the held-out origins: twice the pinball loss over MASE's scale
-        (in the size of MASE), and MASE, both means over series; NaN where there is nothing to score."""
+        """A function that scores the forecaster as it is on the held-out origins: twice the pinball loss over MASE's
+        scale (in the size of MASE), and MASE, both means over series; NaN where there is nothing to score."""
         usable = (self.limits >= 1) & (self.until > self.limits) & np.isfinite(self.scales)
         which = np.flatnonzero(usable)
         if len(which) > LOOKED_AT:
@@ -137,7 +137,8 @@ def _of(value: int | None) -> int:
 
 
 def series_sizes(panel: Panel, limits: Ints, season: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """MASE's scale and the mean size of each series over its first `limits` steps, both (series,), NaN where unknown."""
+    """MASE's scale and the mean size of each series over its first `limits` steps, both (series,), NaN where
+    unknown."""
     scales, levels = np.full(len(limits), np.nan), np.full(len(limits), np.nan)
     for place, (first, limit) in enumerate(zip(panel.firsts, limits, strict=True)):
         cells = slice(first, first + limit)
@@ -148,8 +149,8 @@ def series_sizes(panel: Panel, limits: Ints, season: int) -> tuple[NDArray[np.fl
 
 
 def _weights(scales: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What an error of one unit in each series counts, (series,): half by MASE's scale, half by the series' mean size; 0 for
-    series of zeros."""
+    """What an error of one unit in each series counts, (series,): half by MASE's scale, half by the series' mean
+    size; 0 for series of zeros."""
     weights = np.zeros(len(scales))
     alive = levels > 0
     size = levels[alive]

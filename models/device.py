@@ -21,8 +21,8 @@ def pick(name: str) -> torch.device:
 
 
 def devices() -> list[dict[str, Any]]:
-    """What training can run on here: {"name": "cuda:0", "kind": "cuda", "model": …, "memory": bytes or None}, the fastest
-    first, the CPU always last."""
+    """What training can run on here: {"name": "cuda:0", "kind": "cuda", "model": …, "memory": bytes or None}, the
+    fastest first, the CPU always last."""
     found: list[dict[str, Any]] = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)

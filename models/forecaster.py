@@ -1,4 +1,5 @@
-"""The forecaster: one torch module from a raw context to quantiles in the data's units. It is what is trained and exported."""
+"""The forecaster: one torch module from a raw context to quantiles in the data's units. It is what is trained and
+exported."""
 
 from dataclasses import dataclass
 
@@ -12,8 +13,9 @@ from models.scaling import newest, scale_window
 
 @dataclass(frozen=True)
 class Prepared:
-    """A batch of windows made ready for the network: `context` and `mask` (batch, time) float32; `shift`, `scale` (batch, 1)
-    and `bases` (batch, horizon, base) float64, the bases in scaled units. A constant window's scale is 0."""
+    """A batch of windows made ready for the network: `context` and `mask` (batch, time) float32; `shift`, `scale`
+    (batch, 1) and `bases` (batch, horizon, base) float64, the bases in scaled units. A constant window's scale is
+    0."""
 
     context: Tensor
     mask: Tensor
@@ -36,8 +38,8 @@ class Forecaster(nn.Module):
         self.network = Network(network_shape(config, len(periods)))
 
     def prepare(self, context: Tensor, mask: Tensor) -> Prepared:
-        """Scale the windows and look up their bases. `context` (batch, time) float64 with 0 where missing, `mask` alike,
-        1 where present."""
+        """Scale the windows and look up their bases. `context` (batch, time) float64 with 0 where missing, `mask`
+        alike, 1 where present."""
         mask = mask.to(context.dtype)
         shift, scale = scale_window(context, mask, self.config.scaling or "std")
         scaled = (context - shift) / torch.where(scale > 0, scale, 1.0) * mask
@@ -64,7 +66,8 @@ class Forecaster(nn.Module):
         return base + offsets.double()
 
     def forward(self, context: Tensor, mask: Tensor) -> Tensor:
-        """Quantiles in the data's units, (batch, horizon, level) float64: never decreasing along levels, within the bounds."""
+        """Quantiles in the data's units, (batch, horizon, level) float64: never decreasing along levels, within the
+        bounds."""
         ready = self.prepare(context, mask)
         quantiles = self.scaled_quantiles(ready) * ready.scale[..., None] + ready.shift[..., None]
         low, high = self.config.minimum, self.config.maximum

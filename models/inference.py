@@ -1,8 +1,7 @@
 """Opens an artifact and answers with ONNX Runtime. No torch, no pandas: this is what an API process imports.
 
-The graph gives the trained horizon at the trained levels in the data's units. Here are only: gathering contexts, rolling out
-beyond the horizon, other levels, the mean, sample paths and the notes.
-"""
+The graph gives the trained horizon at the trained levels in the data's units. Here are only: gathering contexts,
+rolling out beyond the horizon, other levels, the mean, sample paths and the notes."""
 
 # onnxruntime has no annotations:
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -51,10 +50,9 @@ class OpenArtifact:
     ) -> Forecast:
         """Forecast `horizon` steps after the end of each series, whatever their number, order or company.
 
-        A series without any known value is answered with NaN and the note `no_history`. `samples` paths a series are drawn
-        from the quantile functions with the dependence between steps measured in training; the same seed, key and
-        quantiles give the same paths. Raises ValueError on a horizon below 1 or a level outside 0 to 1.
-        """
+        A series without any known value is answered with NaN and the note `no_history`. `samples` paths a series are
+        drawn from the quantile functions with the dependence between steps measured in training; the same seed, key
+        and quantiles give the same paths. Raises ValueError on a horizon below 1 or a level outside 0 to 1."""
         asked = _checked(horizon, levels, samples)
         values, present = latest(series, self.context)
         trained = self.quantiles(values, present, horizon)
@@ -70,13 +68,12 @@ class OpenArtifact:
         )
 
     def quantiles(self, values: Array, present: Bools, horizon: int) -> Array:
-        """Quantiles at the trained levels, (window, horizon, level), NaN for a window without a value. `values` (window,
-        context) ends at the origin, 0 where not `present`.
+        """Quantiles at the trained levels, (window, horizon, level), NaN for a window without a value. `values`
+        (window, context) ends at the origin, 0 where not `present`.
 
         Beyond the trained horizon the medians are fed back as if they had been seen and the graph is asked again. The
-        distance of each quantile from the median there is the root of the sum of squares of the graph's own and the one at
-        the end of the part before: the errors of the parts are taken as independent.
-        """
+        distance of each quantile from the median there is the root of the sum of squares of the graph's own and the
+        one at the end of the part before: the errors of the parts are taken as independent."""
         known: Bools = np.any(present, axis=1)  # before anything is fed back
         parts = [self._forward(values, present)]
         median = level_weights(self.levels, (0.5,))[0]
@@ -105,7 +102,8 @@ class OpenArtifact:
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
     def at_levels(self, trained: Array, levels: tuple[float, ...]) -> Array:
-        """Quantiles at `levels` (ascending) from those at the trained ones: (…, trained) -> (…, level), within the bounds."""
+        """Quantiles at `levels` (ascending) from those at the trained ones: (…, trained) -> (…, level), within the
+        bounds."""
         if levels == self.levels:
             return trained
         found = trained @ level_weights(self.levels, levels).T
@@ -157,7 +155,8 @@ def _checked(horizon: int, levels: Sequence[float], samples: int) -> tuple[float
 
 
 def open_artifact(folder: Path) -> OpenArtifact:
-    """The version in `folder`. Raises ValueError when a file is missing or changed, or its format is not ours to read."""
+    """The version in `folder`. Raises ValueError when a file is missing or changed, or its format is not ours to
+    read."""
     manifest = read_manifest(folder)
     graph = read_checked(folder, GRAPH, manifest)
     options = onnxruntime.SessionOptions()
@@ -191,7 +190,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_checked(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
-    """The content of one of the artifact's files. Raises ValueError when it is missing or is not the one the manifest names."""
+    """The content of one of the artifact's files. Raises ValueError when it is missing or is not the one the manifest
+    names."""
     try:
         content = (folder / name).read_bytes()
     except OSError as error:

@@ -1,4 +1,5 @@
-"""Scores of forecasts: small pure functions over numpy arrays. A truth that is NaN counts nowhere; a score over nothing is NaN."""
+"""Scores of forecasts: small pure functions over numpy arrays. A truth that is NaN counts nowhere; a score over
+nothing is NaN."""
 
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist

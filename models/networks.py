@@ -28,9 +28,9 @@ class Shape:
 
 
 class Network(nn.Module):
-    """Segments of the context go through a linear layer and the recurrent cell; its last state gives, for all steps of the
-    horizon at once, one free offset (the anchor level's) and non-negative distances between neighbouring levels, so that
-    quantiles cannot cross, and the softmax weights of the bases."""
+    """Segments of the context go through a linear layer and the recurrent cell; its last state gives, for all steps
+    of the horizon at once, one free offset (the anchor level's) and non-negative distances between neighbouring
+    levels, so that quantiles cannot cross, and the softmax weights of the bases."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -67,13 +67,14 @@ class Network(nn.Module):
         return offsets, torch.softmax(self.gate(last).reshape(-1, shape.horizon, shape.bases), dim=2)
 
     def _rest(self, inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """The cell's state before the first step. Given by hand, because an exporter bakes the default's batch size in."""
+        """The cell's state before the first step. Given by hand, because an exporter bakes the default's batch size
+        in."""
         zeros = inputs.new_zeros(self.shape.layers, inputs.shape[0], self.shape.hidden)
         return (zeros, zeros) if self.shape.cell == "lstm" else zeros
 
     def start_from(self, residuals: Tensor, logits: Tensor) -> None:
-        """Set the biases so that the first quantiles are `residuals` (horizon, level), never decreasing along levels, around a
-        mix of the bases weighed by the softmax of `logits` (horizon, base)."""
+        """Set the biases so that the first quantiles are `residuals` (horizon, level), never decreasing along levels,
+        around a mix of the bases weighed by the softmax of `logits` (horizon, base)."""
         anchor = self.shape.anchor
         gaps = residuals.diff(dim=1).clamp_min(1e-3)
         free = gaps + torch.log(-torch.expm1(-gaps))  # the inverse of softplus
@@ -85,7 +86,8 @@ class Network(nn.Module):
 
 
 def monotone(raw: Tensor, anchor: int) -> Tensor:
-    """Quantiles (…, level) from free numbers: the anchor's as it is, the others by adding up softplus steps away from it."""
+    """Quantiles (…, level) from free numbers: the anchor's as it is, the others by adding up softplus steps away from
+    it."""
     middle = raw[..., anchor : anchor + 1]
     parts = [middle]
     if anchor > 0:

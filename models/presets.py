@@ -1,5 +1,6 @@
-"""What a preset picks where the config leaves a field open, from the calendar and the lengths of the series, with a reason
-each. Scaling, base and aligned origins are checked on held-out origins by `training`; here are their first guesses."""
+"""What a preset picks where the config leaves a field open, from the calendar and the lengths of the series, with a
+reason each. Scaling, base and aligned origins are checked on held-out origins by `training`; here are their first
+guesses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,12 +85,13 @@ def complete(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, list[str]]
 
 
 def _horizon(name: str, season: int, facts: Facts) -> int:
-    usual = HORIZONS.get(name.split("-")[0], min(max(season, 12), 96))
+    usual = HORIZONS.get(name.split("-", 1)[0], min(max(season, 12), 96))
     return int(max(1, min(usual, facts.usual // 3)))
 
 
 def _context(config: TrainConfig, season: int, horizon: int, facts: Facts) -> tuple[int, int]:
-    """Segment and context: 14 seasons of up to a day of hours, fewer of longer ones, and half a usual series at most."""
+    """Segment and context: 14 seasons of up to a day of hours, fewer of longer ones, and half a usual series at
+    most."""
     segment = config.segment or max(size for size in range(1, 25) if season % size == 0)
     if config.context is not None:
         if config.segment is None and config.context % segment:
@@ -106,7 +108,8 @@ def _context(config: TrainConfig, season: int, horizon: int, facts: Facts) -> tu
 
 
 def base_periods(config: TrainConfig, calendar: Calendar) -> tuple[int, ...]:
-    """The cycles of the bases a complete config mixes, in steps, each at most the context; the newest value (1) always."""
+    """The cycles of the bases a complete config mixes, in steps, each at most the context; the newest value (1)
+    always."""
     context, season = config.context or 1, config.season or 1
     if config.base == "none":
         return ()

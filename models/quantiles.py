@@ -1,10 +1,10 @@
 """Quantile functions: what lies between, beyond and behind the trained levels. Numpy only.
 
-The quantile function of a forecast step is taken as piecewise linear in the normal score of the level (the standard normal
-quantile), with the trained quantiles as knots. Beyond the outermost levels it goes on with the slope of the chord from the
-level nearest to the median to the outermost one: the tails are those of a normal distribution as wide as the trained part.
-With one trained level it is constant. All of this is linear in the knots, so other levels and the mean are fixed weights.
-"""
+The quantile function of a forecast step is taken as piecewise linear in the normal score of the level (the standard
+normal quantile), with the trained quantiles as knots. Beyond the outermost levels it goes on with the slope of the
+chord from the level nearest to the median to the outermost one: the tails are those of a normal distribution as wide
+as the trained part. With one trained level it is constant. All of this is linear in the knots, so other levels and
+the mean are fixed weights."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -52,7 +52,8 @@ def level_weights(levels: tuple[float, ...], asked: tuple[float, ...]) -> Array:
 
 @lru_cache(maxsize=256)
 def mean_weights(levels: tuple[float, ...]) -> Array:
-    """Weights (level,) that turn trained quantiles into the mean: the integral of the quantile function over all levels."""
+    """Weights (level,) that turn trained quantiles into the mean: the integral of the quantile function over all
+    levels."""
     knots, pieces = _pieces(levels)
     edges = [-np.inf, *knots, np.inf]
     weights = np.zeros(len(levels))
@@ -69,7 +70,8 @@ def mean_weights(levels: tuple[float, ...]) -> Array:
 
 
 def scores_of(truth: Array, quantiles: Array, levels: Sequence[float]) -> Array:
-    """Where the truth (…) fell in its forecast (…, level), as a normal score held within the trained levels'; NaN stays."""
+    """Where the truth (…) fell in its forecast (…, level), as a normal score held within the trained levels'; NaN
+    stays."""
     knots = normal_scores(levels)
     width = np.diff(quantiles, axis=-1)
     over = truth[..., None] - quantiles[..., :-1]
@@ -78,8 +80,8 @@ def scores_of(truth: Array, quantiles: Array, levels: Sequence[float]) -> Array:
 
 
 def paths(random: np.random.Generator, shape: tuple[int, int], dependence: float) -> Array:
-    """Normal scores of sample paths, (sample, horizon): a Gaussian copula whose neighbouring steps correlate by `dependence`
-    (a stationary AR(1) process), so that each step alone keeps its own distribution."""
+    """Normal scores of sample paths, (sample, horizon): a Gaussian copula whose neighbouring steps correlate by
+    `dependence` (a stationary AR(1) process), so that each step alone keeps its own distribution."""
     noise = random.standard_normal(shape)
     fresh = np.sqrt(1.0 - dependence**2)
     for step in range(1, shape[1]):

@@ -7,16 +7,18 @@ from torch import Tensor
 def scale_window(context: Tensor, mask: Tensor, scaling: str) -> tuple[Tensor, Tensor]:
     """The shift and scale of each window, both (batch, 1) float64, so that (value - shift) / scale is of order one.
 
-    `context` (batch, time) float64 with 0 where missing, `mask` (batch, time) float64 with 1 where present. `std`: mean and
-    standard deviation; `last`: newest known value and standard deviation; `mean`: 0 and mean size. One known value has no
-    deviation and is scaled by its size. The scale of a constant window is exactly 0: nothing may be added to it.
-    """
+    `context` (batch, time) float64 with 0 where missing, `mask` (batch, time) float64 with 1 where present. `std`:
+    mean and standard deviation; `last`: newest known value and standard deviation; `mean`: 0 and mean size. One known
+    value has no deviation and is scaled by its size. The scale of a constant window is exactly 0: nothing may be
+    added to it."""
     count = mask.sum(1, keepdim=True).clamp_min(1.0)
     level = _mean_size(context, count)
     if scaling == "mean":
         return torch.zeros_like(level), level
     last = newest(context, mask, 1)[0]
-    away = (context - last) * mask  # from a known value, not from the rounded mean: small changes of huge values are exact
+    away = (
+        context - last
+    ) * mask  # from a known value, not from the rounded mean: small changes of huge values are exact
     size = away.abs().amax(1, keepdim=True)
     unit = away / torch.where(size > 0, size, 1.0)  # the square of 1e200 overflows
     drift = unit.sum(1, keepdim=True) / count
@@ -32,8 +34,8 @@ def _mean_size(context: Tensor, count: Tensor) -> Tensor:
 
 
 def newest(context: Tensor, mask: Tensor, period: int) -> tuple[Tensor, Tensor]:
-    """The newest known value at each place of a cycle of `period` steps that ends with the context, 0 where none is known,
-    and whether one is: both (batch, period). The front of the context is cut to whole cycles; one must fit."""
+    """The newest known value at each place of a cycle of `period` steps that ends with the context, 0 where none is
+    known, and whether one is: both (batch, period). The front of the context is cut to whole cycles; one must fit."""
     cycles = context.shape[1] // period
     values = context[:, context.shape[1] - cycles * period :].reshape(-1, cycles, period)
     known = mask[:, mask.shape[1] - cycles * period :].reshape(-1, cycles, period)

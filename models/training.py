@@ -38,10 +38,10 @@ PROGRESS_SECONDS = 0.5
 def train(series: Sequence[Series], calendar: Calendar, config: TrainConfig, run: Run) -> TrainResult:
     """Train a forecaster on `series` and write its artifact into `run.folder / "artifact"`.
 
-    The last steps of each series (`windows.held`) are held out: never learned from, looked at for early stopping, and what the
-    scores are over. The same series, config, seed and device give the same weights, also when the run was stopped and
-    resumed. Raises ValueError when no series has two known values, Stopped when `run.should_stop` says so.
-    """
+    The last steps of each series (`windows.held`) are held out: never learned from, looked at for early stopping, and
+    what the scores are over. The same series, config, seed and device give the same weights, also when the run was
+    stopped and resumed. Raises ValueError when no series has two known values, Stopped when `run.should_stop` says
+    so."""
     began = time.monotonic()
     device = pick(run.device)
     usable = [one for one in series if np.count_nonzero(~np.isnan(one.target)) >= 2]
@@ -66,8 +66,8 @@ def train(series: Sequence[Series], calendar: Calendar, config: TrainConfig, run
 
 @dataclass
 class State:
-    """What moves while a network learns. `random` draws the windows; `average` is the running mean of the weights, `best`
-    the average at the best look so far; `stale` counts looks since then."""
+    """What moves while a network learns. `random` draws the windows; `average` is the running mean of the weights,
+    `best` the average at the best look so far; `stale` counts looks since then."""
 
     random: np.random.Generator
     optimiser: torch.optim.Optimizer
@@ -216,8 +216,8 @@ def fingerprint(series: Sequence[Series], config: TrainConfig) -> str:
 
 
 def dependence(course: Course) -> float:
-    """How the normal scores of neighbouring steps' truths correlate under the forecasts at the held-out origins, 0 to 0.99:
-    what sample paths are drawn with."""
+    """How the normal scores of neighbouring steps' truths correlate under the forecasts at the held-out origins, 0 to
+    0.99: what sample paths are drawn with."""
     usable = np.flatnonzero((course.limits >= 1) & (course.until > course.limits))[:1024]
     if not len(usable):
         return 0.0

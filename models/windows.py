@@ -1,8 +1,7 @@
 """Windows of series: all series end to end in one flat array, so that a batch of windows is one gather. Numpy only.
 
-A window is a series' number and an `end`: the number of its steps that are known. Its context is the steps before `end`,
-its target the `horizon` steps from `end` on. Steps outside the series count as missing.
-"""
+A window is a series' number and an `end`: the number of its steps that are known. Its context is the steps before
+`end`, its target the `horizon` steps from `end` on. Steps outside the series count as missing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,8 +65,8 @@ def latest(series: Sequence[Series], context: int) -> tuple[Array, Bools]:
 
 
 def held(lengths: Ints, horizon: int) -> Ints:
-    """How many steps each series holds out for scoring, (series,): the horizon; a third of its steps where it is shorter
-    than two horizons (at least one); none of a series of one step."""
+    """How many steps each series holds out for scoring, (series,): the horizon; a third of its steps where it is
+    shorter than two horizons (at least one); none of a series of one step."""
     short = np.maximum(lengths // 3, 1)
     return np.where(lengths >= 2 * horizon, horizon, np.where(lengths >= 2, short, 0))
 
@@ -85,9 +84,9 @@ def held_out(lengths: Ints, horizon: int, origins: int = 1, step: int = 1) -> tu
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws training windows. `which` (series,) are the series that can be drawn, `low` and `high` (series,) their first and
-    last end, `phase` (series,) an end that has the phase of the newest origin, `season` in steps; `aligned` is the share of
-    windows that have this phase too."""
+    """Draws training windows. `which` (series,) are the series that can be drawn, `low` and `high` (series,) their
+    first and last end, `phase` (series,) an end that has the phase of the newest origin, `season` in steps; `aligned`
+    is the share of windows that have this phase too."""
 
     which: Ints
     low: Ints
@@ -98,8 +97,8 @@ class Sampler:
 
     @classmethod
     def of(cls, panel: Panel, limits: Ints, config: tuple[int, int, int, float]) -> "Sampler":
-        """A sampler over the first `limits` (series,) steps of each series; `config` is context, horizon, season, aligned.
-        Only series with two known values among them are drawn."""
+        """A sampler over the first `limits` (series,) steps of each series; `config` is context, horizon, season,
+        aligned. Only series with two known values among them are drawn."""
         context, horizon, season, aligned = config
         counts = np.concatenate([[0], np.cumsum(panel.present)])
         known = counts[panel.firsts + limits] - counts[panel.firsts]

@@ -1,4 +1,4 @@
-"""Series nobody wishes for: each is trained on, published and forecast; the answers are finite, ordered and in scale."""
+"""Series nobody wishes for: each is trained on, published and forecast; answers are finite, ordered, in scale."""
 
 from collections.abc import Callable
 

@@ -81,7 +81,6 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     resumed = train(history, months, TINY, Run(tmp_path, device="cpu", on_progress=told.append))
     assert same(result, resumed)
     assert resumed.metrics == result.metrics
-    assert told[-1].checkpoint == told[-1].checkpoint or told[-1].step == 30
 
 
 def test_a_checkpoint_of_other_data_or_a_torn_one_is_left_alone(
@@ -128,7 +127,7 @@ def test_too_little_to_learn_from_is_refused(months: Calendar, tmp_path: Path, v
 
 
 def test_a_device_that_is_not_there_is_refused(history: list[Series], months: Calendar, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="device: expected auto or one of .*cpu, got 'cuda:99'"):
+    with pytest.raises(ValueError, match=r"device: expected auto or one of .*cpu, got 'cuda:99'"):
         train(history, months, TINY, Run(tmp_path, device="cuda:99"))
 
 
