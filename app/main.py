@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 
+from app import store
 from app.api import backtests, datasets, forecasts, jobs, registry, revisions, series, system
 from app.config import Settings
-from app.db.session import Database
+from app.db.session import EVERY_WORKSPACE, Database
 from app.http.docs import install_docs
 from app.http.idempotency import tidy
 from app.http.keys import Keys
@@ -22,6 +23,7 @@ from app.http.problems import install_problems
 from app.http.requests import Requests
 from app.services.jobs import Engine
 from app.services.opened import OpenVersions
+from app.services.registry import rubbish
 
 log = logging.getLogger("gatecast")
 
@@ -87,6 +89,7 @@ async def _tidy_every_hour(app: FastAPI) -> None:
         await asyncio.sleep(TIDY_EVERY_S)
         await asyncio.to_thread(sweep_spool, app.state.settings, time.time())
         await asyncio.to_thread(tidy, app.state.database)
+        await asyncio.to_thread(sweep_store, app.state.settings, app.state.database, time.time())
 
 
 def sweep_spool(settings: Settings, now: float) -> None:
@@ -98,3 +101,11 @@ def sweep_spool(settings: Settings, now: float) -> None:
                 log.info("dropped %s from the spool: the request that wrote it is gone", file.name)
         except OSError:  # another process was quicker, or it is a folder of a parser at work
             continue
+
+
+def sweep_store(settings: Settings, database: Database, now: float) -> None:
+    """Drop the version folders of attempts that died before their version was recorded."""
+    with database.read(EVERY_WORKSPACE) as session:
+        left = rubbish(session, store.names(settings.store))
+    for name in store.sweep(settings.store, left, now):
+        log.info("dropped %s from the model store: its attempt died before it was recorded", name)

@@ -5,8 +5,8 @@ checked against its digest before use. An object store would stand behind the sa
     {store}/{name}/             published: weights.safetensors, forward.onnx, manifest.json
     {store}/.removed-{name}/    being deleted
 
-A published folder without a row is rubbish (its attempt died before the commit) and is swept; a row without a folder
-cannot be, because files, folder and parent are synced to disk before the row is committed.
+A published folder whose attempt died before the commit is rubbish and is swept; a row without a folder cannot be,
+because files, folder and parent are synced to disk before the row is committed.
 """
 
 import hashlib
@@ -109,18 +109,23 @@ def remove(store: Path, name: str) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def sweep(store: Path, known: Collection[str], now: float, grace_s: float = GRACE_S) -> list[str]:
-    """Delete what no row names and nobody has written to for `grace_s` seconds before `now` (seconds since 1970).
+def names(store: Path) -> list[str]:
+    """The names of all folders, published or reserved."""
+    folders = [folder.name for folder in store.iterdir() if folder.is_dir()] if store.is_dir() else []
+    return sorted({name.removeprefix(RESERVED) for name in folders if not name.startswith(REMOVED)})
 
-    `known` are the names that stay: of every version row, and `{job}-{attempt}` of every attempt that is alive, whose
-    reserved folder may be hours old. Returns the names of the folders deleted.
+
+def sweep(store: Path, rubbish: Collection[str], now: float, grace_s: float = GRACE_S) -> list[str]:
+    """Delete the folders of these names, published or reserved, and what a removal left half done, unless somebody
+    wrote to them in the last `grace_s` seconds before `now` (seconds since 1970). Returns the folders deleted.
+
+    What is rubbish only the database can say, and by what it knows, not by what it does not know: a store may outlive
+    the database it was filled by.
     """
     swept: list[str] = []
     for folder in sorted(store.iterdir()) if store.is_dir() else []:
-        name = folder.name.removeprefix(RESERVED).removeprefix(REMOVED)
-        if not folder.is_dir() or (name in known and not folder.name.startswith(REMOVED)):
-            continue
-        if now - _touched(folder) >= grace_s:
+        ours = folder.name.startswith(REMOVED) or folder.name.removeprefix(RESERVED) in rubbish
+        if ours and folder.is_dir() and now - _touched(folder) >= grace_s:
             shutil.rmtree(folder, ignore_errors=True)
             swept.append(folder.name)
     return swept

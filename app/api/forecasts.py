@@ -30,21 +30,21 @@ router = APIRouter(tags=["Forecasts"])
 STORED = {"model": "fuel", "dataset": "gasoline", "horizon": 12, "quantiles": [0.1, 0.5, 0.9]}
 SENT = {
     "model": "fuel",
-    "inputs": [{"key": "pump-7", "start": "2021-01-04", "target": [812.0, None, 840.5, 851.0, 838.2, 866.9]}],
-    "horizon": 2,
+    "inputs": [{"key": "mine", "start": "2025-01-03", "target": [8100, 8350, None, 8420, 8500, 8390, 8610, 8700]}],
+    "horizon": 4,
     "quantiles": [0.05, 0.95],
 }
 NEXT = {
     "dataset": "gasoline",
-    "points": [{"key": "gasoline", "timestamp": "2030-01-07", "value": 8612.0}],
-    "horizon": 1,
+    "points": [{"key": "us_gasoline", "timestamp": "2021-05-07", "value": 8799}],
+    "quantiles": [0.1, 0.9],
 }
 LONG = {
-    "key": ["gasoline", "gasoline"],
-    "timestamp": ["2021-02-01T00:00:00+00:00", "2021-02-08T00:00:00+00:00"],
-    "mean": [8412.5, 8420.1],
-    "q0.1": [8101.0, 8077.4],
-    "q0.9": [8730.2, 8768.8],
+    "key": ["us_gasoline", "us_gasoline"],
+    "timestamp": ["2021-05-07T00:00:00+00:00", "2021-05-14T00:00:00+00:00"],
+    "mean": [8912.5, 8990.1],
+    "q0.1": [8701.0, 8754.4],
+    "q0.9": [9130.2, 9218.8],
 }
 TABLES = {media: said for media, said in table_documented("", LONG)["content"].items() if media != JSON}
 
@@ -71,6 +71,7 @@ class Stopwatch:
     summary="Forecast",
     response_model=ForecastOut,
     responses=problems(404, 406, 409, 413, 415, 503)
+    | {200: {"description": "The forecasts.", "content": TABLES}}
     | {304: {"description": "The same answer as `If-None-Match` names."}},
     openapi_extra=documented(ForecastIn, {"Stored series": STORED, "History in the request": SENT}),
 )

@@ -3,15 +3,16 @@ and every move leaves a row: from, to, who, why, and the gate's figures when a g
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, Literal, cast
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.db.tables import AliasRow, ModelRow, MoveRow, VersionRow
+from app.db.tables import AliasRow, JobRow, ModelRow, MoveRow, VersionRow
 from app.errors import Complaint, Conflict, NotFound, PreconditionFailed
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
@@ -194,6 +195,20 @@ def delete_version(session: Session, reference: str, number: int) -> str:
     return row.folder
 
 
+def rubbish(session: Session, folders: Sequence[str]) -> set[str]:
+    """Which of these folders of the store, named `{job}-{attempt}`, an attempt left behind: its job is known here, it
+    is not the attempt at work, and no version names it. A folder of a job that is not known is somebody else's."""
+    jobs = {folder: folder.rpartition("-")[0] for folder in folders}
+    query = select(JobRow.id, JobRow.attempt, JobRow.state)
+    # Jobs first: one that has ended by now has its version by now.
+    found = {row.id: row for part in _parts(jobs.values()) for row in session.execute(query.where(JobRow.id.in_(part)))}
+    named: set[str] = set()
+    for part in _parts(folders):
+        named |= set(session.scalars(select(VersionRow.folder).where(VersionRow.folder.in_(part))))
+    working = {f"{row.id}-{row.attempt}" for row in found.values() if row.state in ("pending", "running")}
+    return {folder for folder, job in jobs.items() if job in found} - named - working
+
+
 # ---------------------------------------------------------------- aliases
 
 
@@ -310,6 +325,13 @@ def _record(session: Session, alias: AliasRow, before: int | None, after: int | 
             gate=dict(why.gate) if why.gate else None,
         )
     )
+
+
+def _parts(values: Iterable[str], size: int = 500) -> Iterator[list[str]]:
+    """The distinct values, some at a time: a query takes only so many."""
+    rest = iter(dict.fromkeys(values))
+    while part := list(islice(rest, size)):
+        yield part
 
 
 def _without_nan(value: Any) -> Any:

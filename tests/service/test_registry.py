@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from app.db.session import EVERY_WORKSPACE, Database
-from app.db.tables import MoveRow, VersionRow
+from app.db.tables import JobRow, MoveRow, VersionRow
 from app.errors import Conflict, NotFound, PreconditionFailed
 from app.services import registry
 from app.services.registry import Condition, Gate, NewVersion, Why
@@ -262,3 +262,16 @@ def test_two_who_move_at_once_with_the_same_tag(add: Callable[..., int], databas
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["moved", "stale"]
+
+
+def test_what_attempts_left_behind_is_rubbish(add: Callable[..., int], database: Database) -> None:
+    with database.write("default") as session:
+        for name, state, attempt in (("job_done", "succeeded", 3), ("job_now", "running", 2), ("job_off", "failed", 1)):
+            session.add(JobRow(id=name, kind="train", state=state, attempt=attempt, spec={}))
+    add(folder="job_done-3", job_id="job_done")
+    folders = ["job_done-3", "job_done-2", "job_now-2", "job_now-1", "job_off-1", "job_unknown-1", "something"]
+    with database.read(EVERY_WORKSPACE) as session:
+        assert registry.rubbish(session, folders) == {"job_done-2", "job_now-1", "job_off-1"}
+        assert registry.rubbish(session, []) == set()
+        many = [f"job_done-{place}" for place in range(1200)]
+        assert len(registry.rubbish(session, many)) == 1199

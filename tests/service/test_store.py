@@ -104,26 +104,29 @@ def test_removing_is_done_once_and_asked_any_number_of_times(shelf: Path, tiny_v
     assert list(shelf.iterdir()) == []
 
 
-def test_a_sweep_takes_what_is_old_and_nobody_names(shelf: Path, tiny_version: TrainResult) -> None:
+def test_a_sweep_takes_what_is_rubbish_and_old(shelf: Path, tiny_version: TrainResult) -> None:
     for name in ("kept-1", "orphan-1"):
         store.publish(shelf, filled(shelf, name, tiny_version), name)
     for name in ("alive-1", "dead-1"):
         filled(shelf, name, tiny_version)
     (shelf / ".removed-gone-1").mkdir()
+    (shelf / "a-file").write_text("not a folder")
+    assert store.names(shelf) == ["alive-1", "dead-1", "kept-1", "orphan-1"]
     now = time.time()
-    known = {"kept-1", "alive-1"}
-    assert store.sweep(shelf, known, now) == []
-    assert store.sweep(shelf, known, now + 2 * store.GRACE_S) == [".removed-gone-1", ".reserved-dead-1", "orphan-1"]
-    assert sorted(folder.name for folder in shelf.iterdir()) == [".reserved-alive-1", "kept-1"]
+    rubbish = {"orphan-1", "dead-1", "a-file", "never"}
+    assert store.sweep(shelf, rubbish, now) == []
+    assert store.sweep(shelf, rubbish, now + 2 * store.GRACE_S) == [".removed-gone-1", ".reserved-dead-1", "orphan-1"]
+    assert sorted(folder.name for folder in shelf.iterdir()) == [".reserved-alive-1", "a-file", "kept-1"]
 
 
 def test_a_sweep_leaves_a_folder_that_is_being_written(shelf: Path, tiny_version: TrainResult) -> None:
     """An old folder whose files are fresh: somebody is at work in it."""
     reserved = filled(shelf, "busy-1", tiny_version)
     os.utime(reserved, (0, 0))
-    assert store.sweep(shelf, set(), time.time()) == []
-    assert store.sweep(shelf, set(), time.time() + 2 * store.GRACE_S) == [".reserved-busy-1"]
+    assert store.sweep(shelf, {"busy-1"}, time.time()) == []
+    assert store.sweep(shelf, {"busy-1"}, time.time() + 2 * store.GRACE_S) == [".reserved-busy-1"]
 
 
 def test_a_store_that_does_not_exist_yet_has_nothing_to_sweep(shelf: Path) -> None:
-    assert store.sweep(shelf, set(), time.time()) == []
+    assert store.names(shelf) == []
+    assert store.sweep(shelf, {"x"}, time.time()) == []

@@ -2,13 +2,18 @@
 
 import base64
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
+from app import store
 from app.config import Settings
+from app.db.session import Database
+from app.db.tables import JobRow
+from app.main import sweep_store
 from models import TrainResult
 
 FILES = ("weights.safetensors", "forward.onnx", "manifest.json")
@@ -133,6 +138,21 @@ def test_a_deleted_version_is_gone_and_its_number_too(
     assert publish(promote="never") == 3
     assert client.get("/v1/models/fuel").json()["versions"] == 2
     assert client.get("/v1/models/fuel").json()["last_version"] == 3
+
+
+def test_what_dead_attempts_left_is_swept(
+    database: Database, publish: Callable[..., int], settings: Settings, client: TestClient
+) -> None:
+    publish()
+    with database.write("default") as session:
+        session.add(JobRow(id="job_x", kind="train", state="failed", attempt=2, spec={}))
+    for name in ("job_x-1", "job_x-2", "job_unknown-1"):
+        store.reserve(settings.store, name)
+    sweep_store(settings, database, time.time())
+    assert len(folders(settings)) == 4
+    sweep_store(settings, database, time.time() + 2 * store.GRACE_S)
+    assert sorted(folder.name for folder in folders(settings)) == [".reserved-job_unknown-1", "job_fuel-0"]
+    assert client.get("/v1/models/fuel/versions/1/files/manifest.json").status_code == 200
 
 
 def folders(settings: Settings) -> list[Path]:

@@ -52,7 +52,7 @@ Key = Annotated[
         max_length=MAX_KEY_BYTES,
         pattern=r"^[^\x00-\x1f\x7f]+$",
         description="Key of the series: at most 255 bytes, no control characters.",
-        examples=["us"],
+        examples=["us_gasoline"],
     ),
     AfterValidator(_is_key),
 ]
@@ -81,7 +81,7 @@ class InputIn(In):
         default=None,
         description="Time of the first value: RFC 3339, local to the time zone without an offset, an integer where the "
         "frequency is `step`. Left out, the answer has no times: `origin`, `start` and `timestamps` are null.",
-        examples=["2026-01-05"],
+        examples=["2025-01-03"],
     )
     target: Values = Field(description='The values, one a step; null or "NaN" where one is missing.')
     past_covariates: Columns = Field(default={}, description="Column -> one value for each of `target`.")
@@ -97,7 +97,7 @@ class ForecastIn(_Shape):
         default=None, description="Forecast series of this dataset; else send `inputs`."
     )
     series: Annotated[list[Key], Field(min_length=1, max_length=100_000, fail_fast=True)] | None = Field(
-        default=None, description="Keys of the series; left out: all of the dataset's.", examples=[["us"]]
+        default=None, description="Keys of the series; left out: all of the dataset's.", examples=[["us_gasoline"]]
     )
     revision: int | None = Field(
         default=None, ge=1, le=2**31 - 1, description="Forecast from this revision; left out: the newest."
@@ -138,7 +138,7 @@ class PointIn(In):
     key: Key
     timestamp: str | Integer = Field(
         description="RFC 3339, local to the dataset's zone without an offset; an integer for `step`.",
-        examples=["2021-02-01"],
+        examples=["2021-05-07"],
     )
     value: Value = Field(description="The value; null says that it is missing.")
 
