@@ -92,7 +92,9 @@ def test_ways_to_write_the_same_csv(read: Read, body: str) -> None:
     assert rows(read(body)) == TWO
 
 
-@pytest.mark.parametrize("text", ["", "  ", "NA", "na", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", '""'])
+@pytest.mark.parametrize(
+    "text", ["", "  ", "NA", "na", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", '""']
+)
 def test_ways_to_write_a_missing_number(read: Read, text: str) -> None:
     upload = read(f"ds,y\n2026-01-01,1\n2026-01-02,{text}\n2026-01-03,3\n")
     assert [value for *_, value in rows(upload)] == [1, None, 3]
@@ -100,7 +102,17 @@ def test_ways_to_write_a_missing_number(read: Read, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("7", 7), ("-7.25", -7.25), ("1e3", 1000), ("1E-3", 0.001), (".5", 0.5), ("5.", 5), ("+5", 5), ("-0", 0), ("007", 7)],
+    [
+        ("7", 7),
+        ("-7.25", -7.25),
+        ("1e3", 1000),
+        ("1E-3", 0.001),
+        (".5", 0.5),
+        ("5.", 5),
+        ("+5", 5),
+        ("-0", 0),
+        ("007", 7),
+    ],
 )
 def test_ways_to_write_a_number(read: Read, text: str, value: float) -> None:
     for odd in ("2", "  2 "):  # the quick way, and the one that looks at each row
@@ -129,7 +141,11 @@ def test_names_are_recognised(read: Read, header: str, roles: tuple[str, str, st
 
 def test_the_known_trio_wins_over_single_names(read: Read) -> None:
     upload = read("unique_id,ds,y,value,id\nA,2026-01-01,1,5,9\nA,2026-01-02,2,6,8\n")
-    assert (upload.columns["id"], upload.columns["target"], upload.columns["past"]) == ("unique_id", "y", ["value", "id"])
+    assert (upload.columns["id"], upload.columns["target"], upload.columns["past"]) == (
+        "unique_id",
+        "y",
+        ["value", "id"],
+    )
 
 
 def test_columns_named_by_the_sender(read: Read) -> None:
@@ -171,7 +187,10 @@ def test_numbers_as_keys_become_their_text(read: Read, body: str, media_type: st
 @pytest.mark.parametrize(
     ("body", "media_type"),
     [
-        ('{"ds":"2026-01-01","y":1}\n\n{"ds":"2026-01-02","y":null}\r\n{"y":"3","ds":"2026-01-03"}', "application/jsonl"),
+        (
+            '{"ds":"2026-01-01","y":1}\n\n{"ds":"2026-01-02","y":null}\r\n{"y":"3","ds":"2026-01-03"}',
+            "application/jsonl",
+        ),
         ('{"ds":"2026-01-01","y":1}\n{"ds":"2026-01-02"}\n{"ds":"2026-01-03","y":3.0}', NDJSON),
         ('{"ds":"2026-01-01","y":1}\n{"ds":"2026-01-02","y":NaN}\n{"ds":"2026-01-03","y":3}', NDJSON),
         ('\ufeff[{"ds":"2026-01-01","y":1},\n {"ds":"2026-01-02","y":"NaN"},\n {"ds":"2026-01-03","y":3}]\n', JSON),
@@ -214,7 +233,9 @@ def test_wide_layout_with_its_time_column_named(read: Read) -> None:
 
 
 def test_what_the_server_hands_out_can_be_uploaded_again(read: Read) -> None:
-    first = read("key,timestamp,value\nA,2026-03-28 23:00,1\nA,2026-03-29 00:00,2\n", known=Known(time_zone="Europe/Berlin"))
+    first = read(
+        "key,timestamp,value\nA,2026-03-28 23:00,1\nA,2026-03-29 00:00,2\n", known=Known(time_zone="Europe/Berlin")
+    )
     body = "key,timestamp,value\n" + "".join(f"{key},{stamp},{value}\n" for key, stamp, value in rows(first))
     second = read(body, known=Known(time_zone="Europe/Berlin"))
     assert rows(second) == rows(first)
@@ -227,7 +248,10 @@ def test_packed_bodies(read: Read, pack: Callable[[bytes], bytes]) -> None:
     two = b"2026-01-02,2\n"
     encoding = "gzip" if pack is gzip.compress else "zstd"
     assert read(pack(one + two), encoding=encoding).values.tolist() == [1, 2]
-    assert read(pack(one) + pack(two), encoding=encoding).values.tolist() == [1, 2]  # members and frames follow each other
+    assert read(pack(one) + pack(two), encoding=encoding).values.tolist() == [
+        1,
+        2,
+    ]  # members and frames follow each other
     assert read(pack(one + two)).values.tolist() == [1, 2]  # nobody said so
 
 

@@ -75,7 +75,9 @@ def test_ways_to_write_a_time(read: Read, text: str, stamp: str) -> None:
     assert stamps(beside) == [stamp]  # in company of another form, row by row
 
 
-@pytest.mark.parametrize("text", ["2026-01-01T00:00:00+24:00", "2026-01-01T00:00:00+01:60", "2026-1-1", "1.5", "0001-01-01T00:00Z+1"])
+@pytest.mark.parametrize(
+    "text", ["2026-01-01T00:00:00+24:00", "2026-01-01T00:00:00+01:60", "2026-1-1", "1.5", "0001-01-01T00:00Z+1"]
+)
 def test_what_is_no_time(read: Read, text: str) -> None:
     with pytest.raises(Invalid) as caught:
         read(["ds,y", f"{text},1"], frequency="s")
@@ -119,7 +121,10 @@ def test_whole_numbers_are_years_where_the_frequency_is_yearly(read: Read) -> No
 
 
 def test_numbers_that_are_dates_are_dates(read: Read) -> None:
-    assert stamps(read(["ds,y", "20260228,1", "20260301,2"])) == ["2026-02-28T00:00:00+00:00", "2026-03-01T00:00:00+00:00"]
+    assert stamps(read(["ds,y", "20260228,1", "20260301,2"])) == [
+        "2026-02-28T00:00:00+00:00",
+        "2026-03-01T00:00:00+00:00",
+    ]
     assert stamps(read(["ds,y", "20260228,1", "20260301,2"], frequency="step")) == [20260228, 20260301]
     assert read(["ds,y", "20260228,1", "20260230,2"]).calendar.frequency.name == "step"
 
@@ -140,7 +145,11 @@ def test_a_local_hour_shown_twice_is_the_first_then_the_second(read: Read) -> No
     hours = ["00:00", "01:00", "02:00", "02:00", "03:00", "04:00"]
     lines = ["key,ds,y"] + [f"A,2026-10-25 {hour},{place}" for place, hour in enumerate(hours)]
     upload = read(lines, BERLIN)
-    assert stamps(upload)[2:5] == ["2026-10-25T02:00:00+02:00", "2026-10-25T02:00:00+01:00", "2026-10-25T03:00:00+01:00"]
+    assert stamps(upload)[2:5] == [
+        "2026-10-25T02:00:00+02:00",
+        "2026-10-25T02:00:00+01:00",
+        "2026-10-25T03:00:00+01:00",
+    ]
     assert upload.values.tolist() == [0, 1, 2, 3, 4, 5]
     found = [(each.code, each.row, each.value_preview) for each in upload.audit.warnings]
     assert found == [("ambiguous_time", 4, "2026-10-25T02:00:00"), ("ambiguous_time", 5, "2026-10-25T02:00:00")]

@@ -31,8 +31,8 @@ def parse(path: Path, ask: Ask, known: Known) -> Upload:
     """The file at `path` as arrays. What is made on the way lies beside it and is gone afterwards.
 
     Bodies over a megabyte and binary formats are read in a process of their own: the event loop stays free, memory goes
-    back, and a file that breaks its reader breaks nothing else. Raises Invalid, TooLarge or UnsupportedMedia with complaints
-    (row, column, value, way out), Unavailable when the reading process was killed.
+    back, and a file that breaks its reader breaks nothing else. Raises Invalid, TooLarge or UnsupportedMedia with
+    complaints (row, column, value, way out), Unavailable when the reading process was killed.
     """
     check(ask)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="ingest-") as name:

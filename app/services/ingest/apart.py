@@ -15,7 +15,7 @@ OWN_PROCESS_BYTES = MIB
 
 
 def parse_apart(path: Path, folder: Path, ask: Ask, known: Known) -> Upload:
-    """`parse_here` in a process of its own, whose answer comes back through `folder`. Unavailable when it was killed."""
+    """`parse_here` in a process of its own, which answers through `folder`. Unavailable when it was killed."""
     # The child needs none of the server's secrets.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATECAST_")}
     command = [sys.executable, "-m", "app.services.ingest.process", str(folder.absolute())]

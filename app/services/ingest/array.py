@@ -32,7 +32,7 @@ for _first, _next in (
 
 @dataclass
 class _State:
-    """What one block leaves for the next: inside a string, after an odd run of backslashes, how deep, and the last mark."""
+    """What one block leaves for the next: inside a string, after an odd run of backslashes, depth, the last mark."""
 
     quoted: bool = False
     escaped: bool = False
@@ -41,13 +41,14 @@ class _State:
     records: int = 0
 
 
-def split_array(path: Path, start: int, target: Path) -> None:
-    """Write each record of the array in `path` as one line of `target`: the array's own brackets go, its commas become line
-    breaks and line breaks between values become spaces. Invalid where the elements are not objects with commas between."""
+def split_array(path: Path, start: int, target: Path, size: int = BLOCK) -> None:
+    """Write each record of the array in `path` as one line of `target`: the array's own brackets go, its commas become
+    line breaks, and line breaks between values spaces. Invalid where the elements are not objects with commas between.
+    """
     state = _State()
     with path.open("rb") as source, target.open("wb") as file:
         source.seek(start)
-        while block := source.read(BLOCK):
+        while block := source.read(size):
             file.write(_split(np.frombuffer(block, np.uint8).copy(), state).tobytes())
         file.write(b"\n")
     if state.last != _END:
@@ -102,7 +103,7 @@ def _check(
     top: NDArray[np.int64],
     state: _State,
 ) -> None:
-    """The marks at the array's own level must go: array begins, record opens, closes, comma, record opens, …, array ends."""
+    """The marks at the array's own level must go: array begins, record opens, closes, comma, opens, …, array ends."""
     byte, turn, level = text[top], change[top], before[top]
     marks = np.full(len(top), _OTHER, np.int8)
     marks[(turn > 0) & (level == 0) & (byte == ord("["))] = _BEGIN

@@ -1,7 +1,7 @@
 """pyarrow ships no types: its modules enter here, once, as `Any`, so that the strict checker can read the rest.
 
-It also imports pandas (a third of a second, 60 MB) with the first array it builds, if pandas is there. It asks only once:
-here, while the import is barred. `to_pandas` asks again and still works.
+It also imports pandas (a third of a second, 60 MB) with the first array it builds, if pandas is there. It asks but
+once: here, while the import is barred. `to_pandas` asks again and still works.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Parquet and Arrow IPC: typed columns, read in batches so that what a file claims is never believed before it is there."""
+"""Parquet and Arrow IPC: typed columns, read in batches: what a file claims is not believed before it is there."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,5 +1,6 @@
-"""Which column is what: by what the sender said, else by its name, else by what stands in it. A guess is never a coin toss."""
+"""Which column is what: as the sender said, else by its name, else by what stands in it. Nothing is left to chance."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -46,7 +47,7 @@ def tidy(sheet: Sheet, warnings: Findings) -> None:
 
 
 def choose_roles(sheet: Sheet, ask: Ask, known: Known) -> Roles:
-    """The roles of a long file's columns. Invalid where they cannot be told, with every column and the parameter to pass."""
+    """The roles of a long file's columns. Invalid where they cannot be told, naming columns and parameter to pass."""
     names = sheet.names
     spoken = {**ask.roles, **dict.fromkeys(known.columns, "")}
     for name in (ask.id_column, ask.time_column, ask.target_column, *ask.roles):
@@ -95,7 +96,7 @@ def _named(role: str, candidates: tuple[str, ...], free: list[str], names: list[
     return found[0] if found else None
 
 
-def _by_content(role: str, sheet: Sheet, free: list[str], fits: "_Test") -> str:
+def _by_content(role: str, sheet: Sheet, free: list[str], fits: Callable[[Column], bool]) -> str:
     """The one column that can play the role by what stands in it."""
     found = [name for name in free if fits(sheet.columns[name])]
     if len(found) == 1:
@@ -144,15 +145,12 @@ def _is_time(column: Column) -> bool:
     return bool(texts) and all(looks_like_time(text) for text in texts)
 
 
-_Test = type(_is_time)
-
-
 def wide_roles(sheet: Sheet, ask: Ask) -> tuple[str, list[str]]:
     """The time column of a wide file and its series columns. Invalid on options that only a long file can have."""
     if ask.id_column or ask.target_column or ask.roles:
         refuse(
             "not_wide",
-            "a wide file has a time column and one column a series; it takes no other column parameter than time_column",
+            "a wide file has a time column and one column a series, and no column parameter but time_column",
             "leave out id_column, target_column and the covariate columns, or send layout=long",
         )
     names = sheet.names

@@ -1,5 +1,6 @@
 """Columns beside the target: number or category, and whether they are static, known in the future, or past only."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +9,8 @@ from numpy.typing import NDArray
 from app.services.ingest.arrow import Column, is_number, is_text, pa, pc, plain, types
 from app.services.ingest.figures import MISSING, read_numbers, text_numbers
 from app.services.ingest.keys import key_problem
-from app.services.ingest.sheet import Finding, Findings
-from app.services.ingest.upload import Covariate, Known
+from app.services.ingest.sheet import Case, Finding, Findings
+from app.services.ingest.upload import Covariate
 
 MAX_CATEGORIES = 10_000
 
@@ -37,13 +38,14 @@ class Extra:
         return Covariate(role, self.kind, values, chosen.present, self.categories)
 
 
-def read_extra(column: Column, name: str, findings: Findings, known: Known, commas: bool) -> Extra | None:
+def read_extra(column: Column, name: str, case: Case, commas: bool) -> Extra | None:
     """One extra column; None when nothing stands in it, or what stands there is neither number nor text (a time).
 
     Text is a number where all of it is, true and false count as 1 and 0, and anything else is a category.
     """
     column = plain(column)
-    kind = known.columns.get(name, ("", ""))[1]
+    kind = case.known.columns.get(name, ("", ""))[1]
+    findings = case.findings
     if types.is_boolean(column.type):
         column = pc.cast(column, pa.int8())
     numeric = is_number(column.type) or types.is_null(column.type)
@@ -80,8 +82,13 @@ def _truths(column: Column) -> NDArray[np.float64] | None:
 def _as_text(column: Column) -> Column:
     """Numbers as category names: whole ones without a decimal point."""
     values = pc.cast(column, pa.float64(), safe=False)
-    texts = [None if v is None or v != v else str(int(v)) if v == int(v) else repr(v) for v in values.to_pylist()]
+    numbers = values.to_numpy()
+    texts = [_figure(number) if math.isfinite(number) else None for number in numbers.tolist()]
     return pa.chunked_array([pa.array(texts, pa.string())])
+
+
+def _figure(number: float) -> str:
+    return str(int(number)) if number == int(number) else repr(number)
 
 
 def _category(column: Column, name: str, findings: Findings) -> Extra | None:
@@ -109,8 +116,8 @@ def _category(column: Column, name: str, findings: Findings) -> Extra | None:
 def static_values(
     extra: Extra, values: NDArray[np.float64], codes: NDArray[np.int64], count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """One value a series from (rows,) `values` sorted by series, (series,): its first; then the rows that say otherwise, and
-    for each of them the row that it contradicts."""
+    """One value a series from (rows,) `values` sorted by series, (series,): its first; the rows that say otherwise;
+    and for each of them the row that it contradicts."""
     places = np.flatnonzero(values != 0 if extra.kind == "category" else ~np.isnan(values))
     owners = codes[places]
     new = np.ones(len(places), np.bool_)
@@ -123,8 +130,8 @@ def static_values(
 
 
 def guess_role(extra: Extra, values: NDArray[np.float64], codes: NDArray[np.int64], last: NDArray[np.int64]) -> str:
-    """The role of a column nobody named: static when constant within every series, over more than one row of some; future
-    when it goes on after the row `last` (series,) of a series' last target; else past."""
+    """The role of a column nobody named: static when constant within every series, over more than one row of some;
+    future when it goes on after the row `last` (series,) of a series' last target; else past."""
     count = len(last)
     _, odd, _ = static_values(extra, values, codes, count)
     places = np.flatnonzero(values != 0 if extra.kind == "category" else ~np.isnan(values))

@@ -31,8 +31,8 @@ class _Shape:
 
 
 def read_delimited(path: Path, ask: Ask) -> Sheet:
-    """The file as text columns. Invalid on a wrong encoding, a missing header, rows of another width; TooLarge on too many
-    columns, told from the first 4 MiB."""
+    """The file as text columns. Invalid on a wrong encoding, a missing header, rows of another width; TooLarge on too
+    many columns, told from the first 4 MiB."""
     found = scan(path)
     shape = _shape(path, found, ask)
     table = _read(path, found, shape) if found.lines > shape.header_lines else None

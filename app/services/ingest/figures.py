@@ -1,4 +1,4 @@
-"""Numbers: a column becomes float64 with NaN where a value is missing. What is no finite number is named, row by row."""
+"""Numbers: a column becomes float64, NaN where a value is missing. What is no finite number is named row by row."""
 
 import math
 import re
@@ -22,8 +22,8 @@ _COMMA_HINT = "write a decimal point, or separate the fields of a file with deci
 
 
 def read_numbers(column: Column, name: str, findings: Findings, commas: bool = False) -> NDArray[np.float64]:
-    """(rows,) float64. Complaints: text that is no number, infinite values, booleans. `commas` allows decimal commas, in a
-    column that has no decimal point."""
+    """(rows,) float64. Complaints: text that is no number, infinite values, booleans. `commas` allows decimal commas,
+    in a column that has no decimal point."""
     column = plain(column)
     kind = column.type
     if types.is_null(kind):

@@ -33,7 +33,7 @@ def coding_of(path: Path, encoding: str | None) -> str | None:
 
 
 def inflate(path: Path, coding: str, target: Path, limit: int) -> Path:
-    """Unpack `path` into `target`. TooLarge past `limit` bytes, Invalid when the packed bytes are broken or end early."""
+    """Unpack `path` into `target`. TooLarge past `limit` bytes, Invalid when the body is broken or ends early."""
     size = 0
     try:
         with path.open("rb") as source, target.open("wb") as file:
@@ -73,7 +73,7 @@ def _gunzip(source: BinaryIO) -> Iterator[bytes]:
 
 
 def _unzstd(source: BinaryIO) -> Iterator[bytes]:
-    """Pieces of every frame of a zstd file. Fed in small bites: four bytes can stand for 128 KiB, so a bite is 64 MiB at most."""
+    """Pieces of every frame of a zstd file. Fed in small bites: four bytes can stand for 128 KiB, a bite for 64 MiB."""
     unpacker = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
     reader = unpacker.decompressobj()
     begun = False

@@ -14,8 +14,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def read_keys(column: Column, name: str, findings: Findings, limit: int) -> tuple[list[str], NDArray[np.int64]]:
-    """Ascending keys and (rows,) codes into them. Whole numbers become their text. Complaints: no key, a control character,
-    more than 255 bytes. TooLarge when there are more than `limit` keys."""
+    """Ascending keys and (rows,) codes into them. Whole numbers become their text. Complaints: no key, a control
+    character, more than 255 bytes. TooLarge when there are more than `limit` keys."""
     if not types.is_dictionary(column.type):
         column = plain(column)
     texts, codes = _distinct(column, name, findings)
@@ -45,15 +45,13 @@ def _distinct(column: Column, name: str, findings: Findings) -> tuple[list[str |
         texts = [None if value is None or value == "" else str(value) for value in values.to_pylist()]
     elif types.is_floating(values.type) or types.is_decimal(values.type):
         numbers = values.to_pylist()
-        whole = [
-            value is not None and value == value and abs(value) < 2**63 and value == int(value) for value in numbers
-        ]
+        whole = [value is not None and abs(value) < 2**63 and value == int(value) for value in numbers]
         texts = [str(int(value)) if good else None for value, good in zip(numbers, whole, strict=True)]
         if any(value is not None and not good for value, good in zip(numbers, whole, strict=True)):
             findings.add(_not_keys(name, "fractions"))
     else:
         findings.add(_not_keys(name, str(values.type)))
-        texts = [None] * len(values)
+        texts: list[str | None] = [None] * len(values)
     return texts, np.concatenate(codes)
 
 

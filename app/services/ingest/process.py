@@ -1,4 +1,4 @@
-"""The process that reads one body and ends: `python -m app.services.ingest.process FOLDER`, the question on standard input."""
+"""The process that reads one body: `python -m app.services.ingest.process FOLDER`, the question on standard input."""
 
 import contextlib
 import os

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from app.errors import MAX_LISTED, Complaint, Invalid
 from app.services.ingest.arrow import Column
+from app.services.ingest.upload import Ask, Known
 
 PREVIEW = 60
 
@@ -30,7 +31,7 @@ RECORDS = Rows("Records are numbered from 1.", counted_from_one)
 
 @dataclass
 class Sheet:
-    """Columns by name, each an Arrow column of `length` rows. `delimiter` is that of a CSV file, None for other formats."""
+    """Columns by name, each an Arrow column of `length` rows. `delimiter` is that of a CSV file, else None."""
 
     columns: dict[str, Column]
     length: int
@@ -66,6 +67,11 @@ class Findings:
         self.count += 1
         self.listed.append(finding)
 
+    def add_first(self, rows: NDArray[np.int64], make: Callable[[int], Finding]) -> None:
+        """`make(row)` for the first hundred of `rows`, all of them counted."""
+        self.count += len(rows)
+        self.listed += [make(row) for row in rows[:MAX_LISTED].tolist()]
+
     def add_rows(self, like: Finding, indexes: NDArray[np.int64], value: Callable[[int], str | None]) -> None:
         """One complaint like `like` for each row; `value(index)` is what stands there."""
         self.count += len(indexes)
@@ -93,6 +99,21 @@ class Findings:
             errors=complaints,
             error_count=self.count,
         )
+
+
+@dataclass
+class Case:
+    """One upload while it is read: the question, how rows are numbered, what is wrong and what is merely odd."""
+
+    ask: Ask
+    known: Known
+    rows: Rows
+    findings: Findings = field(default_factory=Findings)
+    warnings: Findings = field(default_factory=Findings)
+
+    def refuse(self) -> None:
+        """Raise Invalid with every complaint so far, if there is one."""
+        self.findings.refuse(self.rows)
 
 
 def _complaint(finding: Finding, number: dict[int, int]) -> Complaint:

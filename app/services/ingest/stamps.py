@@ -30,7 +30,7 @@ _COMPACT = (1000_01_01, 2999_12_31)
 
 @dataclass
 class Times:
-    """(rows,) `values`: steps when `is_step`, else microseconds; `local` tells which are local wall time and not UTC."""
+    """(rows,) `values`: steps when `is_step`, else microseconds; `local` tells which are local time and not UTC."""
 
     values: NDArray[np.int64]
     local: NDArray[np.bool_]
@@ -38,7 +38,7 @@ class Times:
 
 
 def read_times(column: Column, name: str, findings: Findings, frequency: str | None) -> Times:
-    """The column as times. `frequency` (canonical, or None) tells whole numbers apart: years for a yearly one, else steps.
+    """The column as times. `frequency` (canonical, or None) tells what whole numbers are: years if yearly, else steps.
 
     Complaints: missing, unparsable or impossible times, times outside the years 1 to 9999, fractions of a microsecond.
     """
@@ -60,9 +60,9 @@ def _nothing(length: int) -> Times:
 
 
 def _filled(column: Column) -> NDArray[np.int64]:
-    """(rows,) int64; a null, complained about before, becomes the column's smallest value, which is surely plausible."""
+    """(rows,) int64; a null, complained about before, becomes the column's smallest value, which is plausible."""
     column = pc.cast(column, pa.int64(), safe=False)
-    return column.fill_null(pc.min(column)).to_numpy() if column.null_count else column.to_numpy()
+    return column.fill_null(pc.min(column).as_py() or 0).to_numpy() if column.null_count else column.to_numpy()
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class _Reader:
     frequency: str | None
 
     def complain(self, code: str, message: str, bad: NDArray[np.bool_], column: Column | None) -> None:
-        """One complaint a row where `bad`, with what stands in `column` there."""
+        """A complaint for each row that is `bad`, with what stands in `column` there."""
         like = Finding(code, message, column=self.name, hint=_HINT if code == "not_a_time" else None)
         self.findings.add_rows(
             like, np.flatnonzero(bad), lambda index: None if column is None else _shown(column[index])
@@ -214,8 +214,8 @@ def _block(column: Column, start: int, times: Times, bad: NDArray[np.bool_]) -> 
 def parse_time(text: str) -> tuple[int, bool] | None:
     """Microseconds since 1970 and whether they are local; None when the text is no time.
 
-    ISO 8601 dates and times with `T` or a space, basic or extended, with or without offset; months as 2026-01, quarters as
-    2026-Q1.
+    ISO 8601 dates and times with `T` or a space, basic or extended, with or without offset; months as 2026-01,
+    quarters as 2026-Q1.
     """
     if match := _QUARTER.fullmatch(text) or _MONTH.fullmatch(text):
         part = int(match[2])

@@ -3,6 +3,7 @@
 import codecs
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from app.services.ingest.sheet import preview, refuse
 
@@ -18,8 +19,8 @@ _HINTS = (
 
 @dataclass(frozen=True)
 class Scan:
-    """`start` is the first byte after a byte order mark; `lines` counts lines; `quotes` and `bare_returns` say whether double
-    quotes and carriage returns without line feed occur."""
+    """`start` is the first byte after a byte order mark, `lines` the number of lines; `quotes` and `bare_returns` say
+    whether double quotes and carriage returns without line feed occur."""
 
     start: int
     lines: int
@@ -36,7 +37,7 @@ def scan(path: Path) -> Scan:
     with path.open("rb") as file:
         while piece := file.read(PIECE):
             first = first or piece[:8]
-            _check(decoder, piece, offset, newlines, first)
+            _check(decoder, piece, _Place(offset, newlines, first))
             newlines += piece.count(b"\n")
             quotes = quotes or b'"' in piece
             returns += piece.count(b"\r")
@@ -45,26 +46,36 @@ def scan(path: Path) -> Scan:
             last = piece[-1:]
     if not offset:
         refuse("empty_file", "the file is empty")
-    _check(decoder, b"", offset, newlines, first, final=True)
+    _check(decoder, None, _Place(offset, newlines, first))
     start = 3 if first.startswith(codecs.BOM_UTF8) else 0
     bare = returns - pairs
     return Scan(start, newlines + bare + (last not in b"\r\n"), quotes, bare > 0)
 
 
-def _check(
-    decoder: codecs.IncrementalDecoder, piece: bytes, offset: int, newlines: int, first: bytes, final: bool = False
-) -> None:
-    held = len(decoder.getstate()[0])
-    hint = next((hint for magic, hint in _HINTS if first.startswith(magic)), "save the file as UTF-8")
-    try:
-        decoder.decode(piece, final)
-    except UnicodeDecodeError as error:
-        at = offset - held + error.start
-        bad = error.object[error.start : error.start + 4]
-        row = newlines + piece.count(b"\n", 0, max(error.start - held, 0)) + 1
+@dataclass(frozen=True)
+class _Place:
+    """Where a piece begins: its byte, the line breaks before it, and the first bytes of the file."""
+
+    offset: int
+    newlines: int
+    first: bytes
+
+    def refuse(self, what: str, piece: bytes, place: int, bad: bytes) -> NoReturn:
+        """Refuse `bad`, which begins `place` bytes into the piece, or before it."""
+        hint = next((hint for magic, hint in _HINTS if self.first.startswith(magic)), "save the file as UTF-8")
+        row = self.newlines + piece.count(b"\n", 0, max(place, 0)) + 1
         shown = preview(bad.hex(" "))
-        refuse("encoding", f"not UTF-8 text: byte {at} (row {row}) is {shown}", hint, row=row, value_preview=shown)
-    place = piece.find(b"\0")
-    if place >= 0:
-        row = newlines + piece.count(b"\n", 0, place) + 1
-        refuse("encoding", f"not text: byte {offset + place} (row {row}) is zero", hint, row=row, value_preview="00")
+        message = f"not {what}: byte {self.offset + place} (row {row}) is {shown}"
+        refuse("encoding", message, hint, row=row, value_preview=shown)
+
+
+def _check(decoder: codecs.IncrementalDecoder, piece: bytes | None, place: _Place) -> None:
+    """Refuse a piece that is not UTF-8 text; None is the end of the file."""
+    held = len(decoder.getstate()[0])
+    try:
+        decoder.decode(piece or b"", piece is None)
+    except UnicodeDecodeError as error:
+        place.refuse("UTF-8 text", piece or b"", error.start - held, error.object[error.start : error.start + 4])
+    zero = -1 if piece is None else piece.find(b"\0")
+    if piece is not None and zero >= 0:
+        place.refuse("text", piece, zero, b"\0")

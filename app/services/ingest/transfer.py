@@ -25,8 +25,10 @@ def pack_question(path: Path, ask: Ask, known: Known) -> bytes:
 
 def unpack_question(line: bytes) -> tuple[Path, Ask, Known]:
     document = orjson.loads(line)
-    ask = {name: tuple(value) if isinstance(value, list) else value for name, value in document["ask"].items()}
-    known = document["known"]
+    ask: dict[str, Any] = document["ask"]
+    for name in ("static_columns", "future_columns", "past_columns"):
+        ask[name] = tuple(ask.get(name, ()))
+    known: dict[str, Any] = document["known"]
     known["columns"] = {name: tuple(value) for name, value in known["columns"].items()}
     return Path(document["path"]), Ask(**ask), Known(**known)
 
@@ -72,7 +74,7 @@ def write_refusal(error: AppError, folder: Path) -> None:
 def read_answer(folder: Path) -> Upload | None:
     """What the folder holds: the Upload, or None when there is no answer in it. Raises the refusal if it is one.
 
-    Large arrays are mapped, not read: they stay usable after the folder is gone and cost memory only where they are touched.
+    Large arrays are mapped, not read: they stay usable after the folder is gone, and cost memory only where touched.
     """
     try:
         document = orjson.loads((folder / DOCUMENT).read_bytes())

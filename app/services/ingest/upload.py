@@ -23,13 +23,13 @@ ENCODINGS = ("gzip", "zstd")
 
 @dataclass(frozen=True)
 class Known:
-    """What the dataset already is. `frequency` None: nothing decided yet. `phases`: series key to phase; `columns`: covariate
-    name to (role, kind)."""
+    """What the dataset already is. `frequency` None: nothing decided yet. `phases`: series key to phase; `columns`:
+    covariate name to (role, kind)."""
 
     frequency: str | None = None
     time_zone: str = "UTC"
-    phases: Mapping[str, int] = field(default_factory=dict)
-    columns: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    phases: Mapping[str, int] = field(default_factory=dict[str, int])
+    columns: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ class Ask:
 
 @dataclass(frozen=True)
 class Covariate:
-    """One column beside the target. `values` float64: (rows,), or (series,) for a static one; a category's value is its code,
-    `categories[code - 1]` its text, 0 = missing. A missing number is NaN. `present` is False where no value was given."""
+    """One column beside the target. `values` float64: (rows,), or (series,) for a static one; a category's value is its
+    code, `categories[code - 1]` its text, 0 = missing. A missing number is NaN. `present` is False where it is.
+    """
 
     role: str
     kind: str
@@ -91,9 +92,9 @@ class Audit:
 class Upload:
     """A file as arrays: rows sorted by (key, step), one row for each (key, step).
 
-    Series `i` is `keys[i]` (ascending), its rows are `offsets[i]:offsets[i + 1]`, its phase `phases[i]`. `steps` (rows,) are
-    absolute steps of `calendar`, `values` (rows,) the target, NaN where a null was sent. `covariates` are the past and future
-    columns, `statics` the static ones, in the file's column order. `columns` says how each column was understood.
+    Series `i` is `keys[i]` (ascending), its rows are `offsets[i]:offsets[i + 1]`, its phase `phases[i]`. `steps`
+    (rows,) are absolute steps of `calendar`, `values` (rows,) the target, NaN where a null was sent. `covariates` are
+    the past and future columns, `statics` the static ones, in the file's order. `columns` says how each was understood.
     """
 
     calendar: Calendar

@@ -1,0 +1,299 @@
+"""The same data in every format is the same Upload; rubbish is refused, whatever it is; the reading process may die."""
+
+import gzip
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.errors import AppError, Invalid, Unavailable
+from app.services.ingest import MEDIA_TYPES, Ask, Known, Upload, parse
+from app.services.ingest.array import split_array
+from app.services.ingest.reading import parse_here
+
+CSV, PARQUET, ARROW, NDJSON, JSONL, JSON = MEDIA_TYPES
+FEW = settings(
+    derandomize=True, max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def as_csv(columns: dict[str, list[Any]]) -> bytes:
+    def field(value: Any) -> str:
+        text = "" if value is None else repr(value) if isinstance(value, float) else str(value)
+        return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in '",;\t| \n') else text
+
+    lines = [",".join(field(value) for value in row) for row in zip(*columns.values(), strict=True)]
+    return ("\n".join([",".join(columns), *lines]) + "\n").encode()
+
+
+def as_parquet(columns: dict[str, list[Any]]) -> bytes:
+    sink = io.BytesIO()
+    parquet.write_table(pa.table(columns), sink, row_group_size=3)
+    return sink.getvalue()
+
+
+def as_arrow(columns: dict[str, list[Any]]) -> bytes:
+    table = pa.table(columns)
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table, max_chunksize=3)
+    return sink.getvalue()
+
+
+def records(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def as_ndjson(columns: dict[str, list[Any]]) -> bytes:
+    return b"\n".join(orjson.dumps(record) for record in records(columns))
+
+
+def as_records(columns: dict[str, list[Any]]) -> bytes:
+    return json.dumps(records(columns), indent=1).encode()
+
+
+WRITERS = (
+    (CSV, as_csv),
+    (PARQUET, as_parquet),
+    (ARROW, as_arrow),
+    (NDJSON, as_ndjson),
+    (JSON, as_records),
+    (JSON, orjson.dumps),
+)
+
+
+def read_here(folder: Path, body: bytes, media_type: str, **ask: Any) -> Upload:
+    path = folder / "body"
+    path.write_bytes(body)
+    return parse_here(path, folder, Ask(media_type, **ask), Known())
+
+
+def facts(upload: Upload) -> dict[str, Any]:
+    """All of an Upload in values that compare; NaN as None, rows of warnings aside (each format counts its own way)."""
+
+    def plain(values: np.ndarray) -> list[Any]:
+        return [None if isinstance(value, float) and math.isnan(value) else value for value in values.tolist()]
+
+    def covariate(each: Any) -> tuple[Any, ...]:
+        return (each.role, each.kind, each.categories, plain(each.values), plain(each.present))
+
+    return {
+        "calendar": upload.calendar,
+        "keys": upload.keys,
+        "columns": upload.columns,
+        **{name: plain(getattr(upload, name)) for name in ("phases", "offsets", "steps", "values")},
+        "covariates": {name: covariate(each) for name, each in upload.covariates.items()},
+        "statics": {name: covariate(each) for name, each in upload.statics.items()},
+        "warnings": [(each.code, each.column) for each in upload.audit.warnings],
+    }
+
+
+key = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=12).filter(lambda text: text.strip())
+number = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**60), 2**60)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> dict[str, list[Any]]:
+    """Long columns: a few keys, days or hours with gaps, numbers with nulls, two covariates; rows in any order."""
+    hours = draw(st.sampled_from([24, 1]))
+    places = draw(
+        st.lists(
+            st.tuples(st.sampled_from(draw(st.lists(key, min_size=1, max_size=3))), st.integers(0, 40)),
+            min_size=1,
+            max_size=25,
+            unique=True,
+        )
+    )
+    start = np.datetime64("2026-01-01T00")
+    stamps = [str(start + np.timedelta64(hours * step, "h")) + ":00:00" for _, step in places]
+    size = {"min_size": len(places), "max_size": len(places)}
+    return {
+        "key": [each for each, _ in places],
+        "timestamp": stamps,
+        "value": draw(st.lists(number, **size)),
+        "extra": draw(st.lists(st.none() | st.floats(-5, 5), **size)),
+        "mood": draw(st.lists(st.sampled_from([None, "good", "bad", "so so"]), **size)),
+    }
+
+
+@FEW
+@given(columns=tables())
+def test_every_format_says_the_same(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
+    columns["value"] = [None if value is None else float(value) for value in columns["value"]]
+    found = [facts(read_here(tmp_path, write(columns), media, frequency="h")) for media, write in WRITERS]
+    assert all(each == found[0] for each in found[1:])
+    assert sum(len(columns["key"]) for _ in [0]) == len(found[0]["steps"])
+
+
+@FEW
+@given(columns=tables())
+def test_the_order_of_rows_says_nothing(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
+    turned = {name: values[::-1] for name, values in columns.items()}
+    first, second = (facts(read_here(tmp_path, as_csv(each), CSV, frequency="h")) for each in (columns, turned))
+    assert first == second
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 4096])
+def test_an_array_is_split_the_same_in_blocks_of_any_size(tmp_path: Path, size: int) -> None:
+    odd = ["\\", '\\\\"', '"', "},{", "[", "]\\", ",", 'é"\n', "\\u0022", "{}"]
+    lines = [{"key": text + "x", "nested": [[{}], {"a": [text]}], "value": place} for place, text in enumerate(odd)]
+    (tmp_path / "array").write_text(json.dumps(lines, indent=2) + "\n", encoding="utf-8")
+    split_array(tmp_path / "array", 0, tmp_path / "lines", size)
+    found = [line for line in (tmp_path / "lines").read_bytes().split(b"\n") if line.strip()]
+    assert [orjson.loads(line) for line in found] == lines
+
+
+# ---------------------------------------------------------------- rubbish
+
+GOOD = {
+    "key": ["a", "a", "b"],
+    "timestamp": ["2026-01-01", "2026-01-02", "2026-01-01"],
+    "value": [1.5, None, 3.0],
+    "mood": ["x", "y", "x"],
+}
+
+
+@FEW
+@given(body=st.binary(max_size=200), layout=st.sampled_from(["long", "wide"]))
+def test_random_bytes_are_refused(tmp_path: Path, body: bytes, layout: str) -> None:
+    for media in MEDIA_TYPES:
+        try:
+            read_here(tmp_path, body, media, layout=layout)
+        except AppError as error:
+            assert error.status < 500
+
+
+@FEW
+@given(
+    text=st.text(st.sampled_from('ab01-:,;"\n\r\t{}[] .eTZ\\|é'), max_size=120),
+    layout=st.sampled_from(["long", "wide"]),
+)
+def test_random_text_is_refused_or_read(tmp_path: Path, text: str, layout: str) -> None:
+    for media in (CSV, NDJSON, JSON):
+        for body in (text, "key,timestamp,value\n" + text, "ds,y\n" + text, '{"ds":"2026-01-01","y":1}\n' + text):
+            try:
+                read_here(tmp_path, body.encode(), media, layout=layout)
+            except AppError as error:
+                assert error.status < 500
+
+
+@settings(FEW, max_examples=150)
+@given(data=st.data())
+def test_damaged_files_are_refused_or_read(tmp_path: Path, data: st.DataObject) -> None:
+    media, write = data.draw(st.sampled_from(WRITERS))
+    body = bytearray(write(GOOD))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(body) - 1))
+        body[place] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del body[data.draw(st.integers(0, len(body) - 1)) :]
+    try:
+        read_here(tmp_path, bytes(body), media, max_inflated_bytes=10_000_000)
+    except AppError as error:
+        assert error.status < 500
+
+
+# ---------------------------------------------------------------- a process of its own
+
+
+def big() -> bytes:
+    """Over a megabyte of CSV: it is read in a process of its own."""
+    days = [f"a,{step},{step * 0.5},{step % 3},{'xy'[step % 2]}" for step in range(60_000)]
+    return ("key,step,value,promo,mood\n" + "\n".join(days) + "\nb,5,,1,x\n").encode()
+
+
+def test_a_process_of_its_own_gives_the_same(tmp_path: Path) -> None:
+    body = big()
+    path = tmp_path / "body"
+    path.write_bytes(body)
+    assert len(body) > 1 << 20
+    apart = parse(path, Ask(CSV), Known())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["body"]
+    here = parse_here(path, tmp_path, Ask(CSV), Known())
+    assert facts(apart) == facts(here)
+    path.write_bytes(gzip.compress(body))
+    assert facts(parse(path, Ask(CSV, encoding="gzip"), Known())) == facts(here)
+    known = Known("step", "UTC", {"a": 0, "é": 3}, {"promo": ("past", "number")})
+    path.write_bytes(body)
+    assert parse(path, Ask(CSV), known).covariates["promo"].role == "past"
+
+
+def test_a_refusal_crosses_over_whole(tmp_path: Path) -> None:
+    path = tmp_path / "body"
+    path.write_bytes(big() + b"b,x,oops,1,x\n" * 200)
+    found: list[AppError] = []
+    for parse_it in (parse, lambda *question: parse_here(path, tmp_path, *question[1:])):
+        with pytest.raises(Invalid) as caught:
+            parse_it(path, Ask(CSV), Known())
+        found.append(caught.value)
+    assert found[0].document() == found[1].document()
+    assert found[0].error_count == 400
+
+
+def children() -> list[int]:
+    """Processes that this one started and that read uploads."""
+    found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    lines = [line.split(None, 2) for line in found.splitlines()[1:]]
+    return [int(pid) for pid, parent, args in lines if int(parent) == os.getpid() and "ingest.process" in args]
+
+
+def test_a_killed_process_is_a_clean_refusal(tmp_path: Path) -> None:
+    path = tmp_path / "body"
+    path.write_bytes(big() * 4)
+    caught: list[AppError] = []
+
+    def read() -> None:
+        try:
+            parse(path, Ask(CSV), Known())
+        except AppError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    while not (running := children()):
+        time.sleep(0.01)
+    os.kill(running[0], signal.SIGKILL)
+    thread.join()
+    assert isinstance(caught[0], Unavailable)
+    assert "killed by signal 9" in caught[0].detail
+    assert [entry.name for entry in tmp_path.iterdir()] == ["body"]
+
+
+def test_the_process_ends_with_the_server(tmp_path: Path) -> None:
+    """Its standard input ends when the server is gone: it does not read on for nobody."""
+    os.mkfifo(tmp_path / "body")  # a body that never comes
+    question = {"path": str(tmp_path / "body"), "ask": {"media_type": CSV}, "known": {"columns": {}}}
+    command = [sys.executable, "-m", "app.services.ingest.process", str(tmp_path)]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE)
+    child.communicate(orjson.dumps(question) + b"\n", timeout=60)
+    assert child.returncode == 1
+
+
+def test_reading_needs_neither_pandas_nor_torch(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from app.services.ingest import MEDIA_TYPES, Ask, Known, parse
+for media in MEDIA_TYPES:
+    parse(Path(sys.argv[1]) / media.replace("/", "-"), Ask(media), Known())
+print(sorted({"pandas", "torch"} & set(sys.modules)))
+"""
+    for media, write in (*WRITERS, (JSONL, as_ndjson)):
+        (tmp_path / media.replace("/", "-")).write_bytes(write(GOOD))
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr[-2000:]
