@@ -21,6 +21,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as refusals  # pyright: 
 from safetensors.torch import load, save
 from torch import Tensor
 
+from models.bases import Base
 from models.calendar import Calendar
 from models.config import TrainConfig
 from models.forecaster import Forecaster
@@ -59,7 +60,7 @@ def write_artifact(folder: Path, forecaster: Forecaster, windows: Tensor, facts:
         "format": FORMAT,
         "config": forecaster.config.document(),
         "network": {
-            "periods": list(forecaster.periods),
+            "bases": [list(base) for base in forecaster.bases],
             "parameters": sum(p.numel() for p in forecaster.parameters()),
         },
         "files": files,
@@ -102,7 +103,9 @@ def load_forecaster(folder: Path) -> Forecaster:
     format."""
     manifest = read_manifest(folder)
     weights = load(read_checked(folder, WEIGHTS, manifest))
-    forecaster = Forecaster(TrainConfig.parse(manifest["config"]), tuple(manifest["network"]["periods"]))
+    forecaster = Forecaster(
+        TrainConfig.parse(manifest["config"]), tuple(Base(*base) for base in manifest["network"]["bases"])
+    )
     try:
         forecaster.load_state_dict(weights)
     except RuntimeError as error:

@@ -18,6 +18,7 @@ from models.windows import Panel, Sampler
 
 Ints = NDArray[np.int64]
 LOOKED_AT = 4096  # held-out windows scored at each look, at most
+MANY = 30  # series, from which on one origin each is enough to look at
 EXTREME = 1e4  # scaled targets are held within: the loss's gradient has only their sign
 HEAVY = 20.0  # the largest weight of a window over the usual one
 
@@ -100,16 +101,26 @@ class Course:
         anchor = self.forecaster.network.shape.anchor
         self.forecaster.network.start_from(found - found[:, anchor : anchor + 1], logits)
 
-    def examination(self) -> Callable[[], tuple[float, float]]:
-        """A function that scores the forecaster as it is on the held-out origins: twice the pinball loss over MASE's
-        scale (in the size of MASE), and MASE, both means over series; NaN where there is nothing to score."""
-        usable = (self.limits >= 1) & (self.until > self.limits) & np.isfinite(self.scales)
-        which = np.flatnonzero(usable)
+    def examined(self) -> tuple[Ints, Ints]:
+        """The windows that are looked at while training: (which, ends). A horizon apart from each series' limit on; few
+        series are looked at from more origins, whose targets run out at the end of what is held out."""
+        which = np.flatnonzero((self.limits >= 1) & (self.until > self.limits) & np.isfinite(self.scales))
+        apart = _of(self.config.horizon) if len(which) >= MANY else max(1, _of(self.config.horizon) // 6)
+        counts = -(-(self.until - self.limits)[which] // apart)
+        which = np.repeat(which, counts)
+        place = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
         if len(which) > LOOKED_AT:
-            which = which[np.linspace(0, len(which) - 1, LOOKED_AT).astype(np.int64)]
-        parts = np.array_split(which, -(-len(which) // 1024)) if len(which) else []
-        batches = [self.batch(part, self.limits[part], self.until) for part in parts]
-        units = [torch.from_numpy(self.scales[part]).to(self.store)[:, None] for part in parts]
+            thin = np.linspace(0, len(which) - 1, LOOKED_AT).astype(np.int64)
+            which, place = which[thin], place[thin]
+        return which, self.limits[which] + place * apart
+
+    def examination(self) -> Callable[[], tuple[float, float]]:
+        """A function that scores the forecaster as it is on held-out steps: twice the pinball loss over MASE's scale
+        (in the size of MASE), and MASE, both means over windows; NaN where there is nothing to score."""
+        which, ends = self.examined()
+        parts = np.array_split(np.arange(len(which)), -(-len(which) // 1024)) if len(which) else []
+        batches = [self.batch(which[part], ends[part], self.until) for part in parts]
+        units = [torch.from_numpy(self.scales[which[part]]).to(self.store)[:, None] for part in parts]
         anchor = self.forecaster.network.shape.anchor
 
         def examine() -> tuple[float, float]:
@@ -120,7 +131,7 @@ class Course:
                 both = torch.stack([losses, error[..., anchor].abs()], dim=2) * batch.known[..., None]
                 count = batch.known.sum(1).clamp_min(1.0)[:, None]
                 size = (batch.ready.scale.to(unit.device) / unit).float().to(self.device)
-                scores.append(both.sum(1) / count * size)  # (series, 2)
+                scores.append(both.sum(1) / count * size)  # (window, 2)
             if not scores:
                 return float("nan"), float("nan")
             loss, mase = torch.cat(scores).mean(0).tolist()

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.bases import Base, look_up
 from models.config import TrainConfig
 from models.networks import Network, Shape
-from models.scaling import newest, scale_window
+from models.scaling import scale_window
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,14 @@ class Prepared:
 
 
 class Forecaster(nn.Module):
-    """Scaling, bases, network and bounds in one graph. `config` is complete; `periods` are the bases' cycles in steps
-    (1 = the newest value), each at most the context."""
+    """Scaling, bases, network and bounds in one graph. `config` is complete; the period of each base is at most the
+    context."""
 
-    def __init__(self, config: TrainConfig, periods: tuple[int, ...]) -> None:
+    def __init__(self, config: TrainConfig, bases: tuple[Base, ...]) -> None:
         super().__init__()
         self.config = config
-        self.periods = periods
-        self.network = Network(network_shape(config, len(periods)))
+        self.bases = bases
+        self.network = Network(network_shape(config, len(bases)))
 
     def prepare(self, context: Tensor, mask: Tensor) -> Prepared:
         """Scale the windows and look up their bases. `context` (batch, time) float64 with 0 where missing, `mask`
@@ -43,23 +44,13 @@ class Forecaster(nn.Module):
         mask = mask.to(context.dtype)
         shift, scale = scale_window(context, mask, self.config.scaling or "std")
         scaled = (context - shift) / torch.where(scale > 0, scale, 1.0) * mask
-        return Prepared(scaled.float(), mask.float(), shift, scale, self._bases(scaled, mask))
-
-    def _bases(self, scaled: Tensor, mask: Tensor) -> Tensor:
-        horizon = self.config.horizon or 1
-        last, _ = newest(scaled, mask, 1)
-        bases: list[Tensor] = []
-        for period in self.periods:
-            values, known = newest(scaled, mask, period)
-            values = torch.where(known, values, last)
-            times = -(-horizon // period)
-            bases.append(values.repeat(1, times)[:, :horizon])
-        return torch.stack(bases, dim=2) if bases else scaled.new_zeros((scaled.shape[0], horizon, 0))
+        bases = look_up(scaled, mask, self.bases, self.config.horizon or 1)
+        return Prepared(scaled.float(), mask.float(), shift, scale, bases)
 
     def scaled_quantiles(self, ready: Prepared) -> Tensor:
         """Quantiles in scaled units, (batch, horizon, level) float64, without bounds."""
         offsets, weights = self.network(ready.context, ready.mask)
-        if not self.periods:
+        if not self.bases:
             return offsets.double()
         weights = weights.double()
         base = (ready.bases * weights).sum(2, keepdim=True) / weights.sum(2, keepdim=True)

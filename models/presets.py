@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bases import Base
 from models.calendar import Calendar
 from models.config import TrainConfig
 
@@ -107,16 +108,17 @@ def _context(config: TrainConfig, season: int, horizon: int, facts: Facts) -> tu
     return segment, max(segment, context // segment * segment)
 
 
-def base_periods(config: TrainConfig, calendar: Calendar) -> tuple[int, ...]:
-    """The cycles of the bases a complete config mixes, in steps, each at most the context; the newest value (1)
-    always."""
+def bases_of(config: TrainConfig, calendar: Calendar) -> tuple[Base, ...]:
+    """The bases of a complete config, those whose period the context holds; the newest value where that is none of
+    them. `mix` is the newest value and, of every season, the newest cycle and the fading mean of all."""
     context, season = config.context or 1, config.season or 1
     if config.base == "none":
         return ()
-    wanted = {
-        "naive": (1,),
-        "seasonal": (season,),
-        "mix": (season, *(longer for longer in calendar.frequency.seasons if longer > season), 1),
+    longer = tuple(period for period in calendar.frequency.seasons if period > season)
+    mixed = [Base(kind, period) for period in (season, *longer) if period > 1 for kind in ("newest", "mean")]
+    wanted: list[Base] = {
+        "naive": [],
+        "seasonal": [Base("newest", season)],
+        "mix": [*mixed, Base("newest", 1)],
     }[config.base or "mix"]
-    fitting = tuple(dict.fromkeys(period for period in wanted if period <= context))
-    return fitting or (1,)
+    return tuple(base for base in wanted if base.period <= context) or (Base("newest", 1),)

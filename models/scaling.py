@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from models.bases import newest
+
 
 def scale_window(context: Tensor, mask: Tensor, scaling: str) -> tuple[Tensor, Tensor]:
     """The shift and scale of each window, both (batch, 1) float64, so that (value - shift) / scale is of order one.
@@ -31,15 +33,3 @@ def _mean_size(context: Tensor, count: Tensor) -> Tensor:
     size = context.abs().amax(1, keepdim=True)
     size = torch.where(size > 0, size, 1.0)
     return (context / size).abs().sum(1, keepdim=True) / count * size
-
-
-def newest(context: Tensor, mask: Tensor, period: int) -> tuple[Tensor, Tensor]:
-    """The newest known value at each place of a cycle of `period` steps that ends with the context, 0 where none is
-    known, and whether one is: both (batch, period). The front of the context is cut to whole cycles; one must fit."""
-    cycles = context.shape[1] // period
-    values = context[:, context.shape[1] - cycles * period :].reshape(-1, cycles, period)
-    known = mask[:, mask.shape[1] - cycles * period :].reshape(-1, cycles, period)
-    age = torch.arange(1, cycles + 1, dtype=mask.dtype, device=mask.device).view(1, cycles, 1)
-    last = (known * age).amax(1, keepdim=True)  # (batch, 1, period), 0 where none is known
-    value = values.gather(1, (last - 1).clamp_min(0).long()).squeeze(1)
-    return value, (last > 0).squeeze(1)

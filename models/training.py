@@ -3,36 +3,40 @@
 # torch's own annotations are incomplete:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+import dataclasses
 import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.artifact import calendar_facts, write_artifact, write_manifest
 from models.backtesting import backtest
 from models.calendar import Calendar
 from models.checkpoint import Checkpoint, gather, read_checkpoint, restore, write_checkpoint
-from models.config import BacktestPlan, Progress, Run, Stopped, TrainConfig, TrainResult
+from models.config import BacktestPlan, Progress, Run, Scaling, Stopped, TrainConfig, TrainResult
 from models.course import Course
 from models.device import pick
 from models.forecaster import Forecaster
 from models.inference import open_artifact
-from models.presets import EVALUATIONS, Facts, base_periods, complete
+from models.presets import EVALUATIONS, Facts, bases_of, complete
 from models.quantiles import scores_of
 from models.series import Series
-from models.windows import Panel, held
+from models.windows import Panel, held, known_lengths
 
 DECAY = 0.995  # of the average of the weights that is scored and kept
 CHECKPOINT_SECONDS = 5.0
 PROGRESS_SECONDS = 0.5
+TRIAL_STEPS = 80  # of a short run that tries a scaling, at least
+TRIED_ON = 24  # held-out steps a short run must be scored on, over all series
 
 
 def train(series: Sequence[Series], calendar: Calendar, config: TrainConfig, run: Run) -> TrainResult:
@@ -47,13 +51,14 @@ def train(series: Sequence[Series], calendar: Calendar, config: TrainConfig, run
     usable = [one for one in series if np.count_nonzero(~np.isnan(one.target)) >= 2]
     if not usable:
         raise ValueError(f"series: expected at least one with two known values, got none in {len(series)}")
-    full, reasons = complete(config, Facts(calendar, np.array([len(one.target) for one in usable], np.int64)))
+    full, reasons = complete(config, Facts(calendar, known_lengths(usable)))
     panel = Panel.of(usable, max(full.context or 1, full.horizon or 1))
-    limits = panel.lengths - held(panel.lengths, full.horizon or 1)
-    torch.manual_seed(full.seed)
-    forecaster = Forecaster(full, base_periods(full, calendar))
-    course = Course(forecaster, panel, limits, panel.lengths, device)
-    before = learn(course, run, fingerprint(usable, full))
+    material = Material(panel, calendar, device, fingerprint(usable))
+    if config.scaling is None:
+        full, why = try_scalings(material, full, run)
+        reasons += why
+    course = material.course(full, panel.lengths)
+    state = learn(course, run, material.name)
     facts = {
         "calendar": calendar_facts(calendar),
         "dependence": dependence(course),
@@ -61,7 +66,51 @@ def train(series: Sequence[Series], calendar: Calendar, config: TrainConfig, run
         "lineage": dict(run.lineage),
         "device": device.type,
     }
-    return _publish(course, usable, run, facts, began - before)
+    return _publish(course, usable, run, facts, time.monotonic() - began + state.earlier)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every course of one run is made from. `name` is a fingerprint of the series."""
+
+    panel: Panel
+    calendar: Calendar
+    device: torch.device
+    name: str
+
+    def course(self, config: TrainConfig, until: NDArray[np.int64], horizons: int = 1) -> Course:
+        """A course over the first `until` (series,) steps of each series, of which it holds out `horizons` horizons
+        where a quarter of the series is as long, else what `windows.held` says."""
+        horizon = config.horizon or 1
+        out = np.maximum(held(until, horizon), np.minimum(horizons * horizon, until // 4))
+        torch.manual_seed(config.seed)
+        forecaster = Forecaster(config, bases_of(config, self.calendar))
+        return Course(forecaster, self.panel, until - out, until, self.device)
+
+
+def try_scalings(material: Material, config: TrainConfig, run: Run) -> tuple[TrainConfig, list[str]]:
+    """The config with the scaling that does best in short runs, and a sentence that says so. The runs are scored on
+    steps before those that the version is scored on; where these are too few, the config stays as it is."""
+    horizon, lengths = config.horizon or 1, material.panel.lengths
+    until = lengths - held(lengths, horizon)
+    horizons = min(8, max(1, -(-TRIED_ON // len(lengths))))
+    steps = max(TRIAL_STEPS, (config.steps or 1) // 10)
+    if np.sum(until >= 3 * horizon) * horizon < TRIED_ON or steps >= (config.steps or 1):
+        return config, []
+    scores: dict[Scaling, float] = {}
+    for scaling in get_args(Scaling):
+        asked = config.replace(scaling=scaling, steps=steps)
+        place = dataclasses.replace(run, folder=run.folder / f"try-{scaling}", on_progress=_telling(run, scaling))
+        scores[scaling] = learn(material.course(asked, until, horizons), place, material.name).score
+    if not all(math.isfinite(score) for score in scores.values()):
+        return config, []
+    best = min(scores, key=lambda scaling: scores[scaling])
+    tried = ", ".join(f"{scaling} {score:.3f}" for scaling, score in scores.items())
+    return config.replace(scaling=best), [f"scaling {best}: best in short runs on earlier held-out steps ({tried})."]
+
+
+def _telling(run: Run, scaling: str) -> Callable[[Progress], None]:
+    return lambda progress: run.on_progress(dataclasses.replace(progress, message=f"trying scaling {scaling}"))
 
 
 @dataclass
@@ -78,27 +127,25 @@ class State:
     score: float = math.inf
     mase: float = math.nan
     stale: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # spent learning, `earlier` of them by attempts before this one
     saved: int = 0
-    losses: list[float] = field(default_factory=list)
+    earlier: float = 0.0
+    loss: float = math.nan
 
 
-def learn(course: Course, run: Run, name: str) -> float:
-    """Train the course's forecaster in place and leave it with the weights that did best on the held-out origins; the
-    untrained mix of bases counts as a candidate. Answers the seconds that earlier attempts spent.
+def learn(course: Course, run: Run, name: str) -> State:
+    """Train the course's forecaster in place and leave it with the weights that did best on the held-out steps; the
+    untrained mix of bases counts as a candidate. Answers the state at the end.
 
     Adam with warm-up and cosine, gradients clipped, an exponential average of the weights; out of GPU memory halves the
-    batch and goes on. `name` is the fingerprint a checkpoint must bear to be resumed from.
-    """
-    config, network = course.config, course.forecaster.network
+    batch and goes on. A checkpoint in `run.folder` of the same config and data (`name`) is resumed. Raises Stopped."""
+    config, parameters = course.config, list(course.forecaster.network.parameters())
     total, patience = config.steps or 1, config.patience or 1
     every = max(1, total // EVALUATIONS)
-    state, resumed = _begin(course, run.folder, name)
-    before, clock = state.seconds, time.monotonic()
-    told = saved = clock
     examine = course.examination()
-    parameters = list(network.parameters())
-    if not resumed:
+    state = _begin(course, run.folder, name)
+    clock = told = saved = time.monotonic()
+    if state.step == 0:
         _look(course, state, examine)
     while state.step < total and state.stale < patience and len(course.sampler.which):
         for group in state.optimiser.param_groups:
@@ -121,48 +168,48 @@ def learn(course: Course, run: Run, name: str) -> float:
             for average, parameter in zip(state.average, parameters, strict=True):
                 average.lerp_(parameter, 1.0 - decay)
         if state.step % every == 0 or state.step == total:
-            state.losses.append(float(loss.detach()))
+            state.loss = float(loss.detach())
             _look(course, state, examine)
         now = time.monotonic()
-        state.seconds = before + now - clock
+        state.seconds = state.earlier + now - clock
         stop = run.should_stop()
         if stop or now - saved >= CHECKPOINT_SECONDS:
             _save(course, state, run.folder, name)
             saved = now
         if stop:
             raise Stopped(f"stopped at step {state.step} of {total}")
-        if now - told >= PROGRESS_SECONDS or state.step == total:
+        if now - told >= PROGRESS_SECONDS:
             told = now
             run.on_progress(_progress(state, total))
+    _save(course, state, run.folder, name)
+    run.on_progress(_progress(state, total))
     with torch.no_grad():
         for parameter, best in zip(parameters, state.best, strict=True):
             parameter.copy_(best)
-    return before
+    return state
 
 
-def _begin(course: Course, folder: Path, name: str) -> tuple[State, bool]:
-    """A fresh state, or the one of the checkpoint in `folder` and True."""
+def _begin(course: Course, folder: Path, name: str) -> State:
+    """A fresh state, or the one of the checkpoint in `folder`."""
     config, network = course.config, course.forecaster.network
     random = np.random.default_rng(config.seed)
-    found = read_checkpoint(folder, name)
+    found = read_checkpoint(folder, _key(course, name))
     if found is None:
         course.start(random)
-    optimiser = torch.optim.Adam(
-        network.parameters(), lr=config.learning_rate or 1e-3, fused=course.device.type != "mps"
-    )
+    optimiser = torch.optim.Adam(network.parameters(), fused=course.device.type != "mps")
     copies = [[p.detach().clone() for p in network.parameters()] for _ in range(2)]
     state = State(random, optimiser, copies[0], copies[1], config.batch or 1)
     if found is not None:
         with torch.no_grad():
             restore(found.tensors, network, optimiser, {"average": state.average, "best": state.best})
-        facts = found.facts
-        random.bit_generator.state = facts.pop("random")
-        for key, value in facts.items():
+        random.bit_generator.state = found.facts.pop("random")
+        for key, value in found.facts.items():
             setattr(state, key, value)
-    return state, found is not None
+        state.earlier, state.saved = state.seconds, state.step
+    return state
 
 
-SAVED = ("batch", "step", "score", "mase", "stale", "seconds", "losses")
+SAVED = ("batch", "step", "score", "mase", "stale", "seconds", "loss")
 
 
 def _save(course: Course, state: State, folder: Path, name: str) -> None:
@@ -170,8 +217,13 @@ def _save(course: Course, state: State, folder: Path, name: str) -> None:
     facts["random"] = state.random.bit_generator.state
     copies = {"average": state.average, "best": state.best}
     tensors = gather(course.forecaster.network, state.optimiser, copies)
-    write_checkpoint(folder, Checkpoint(name, facts, tensors))
+    write_checkpoint(folder, Checkpoint(_key(course, name), facts, tensors))
     state.saved = state.step
+
+
+def _key(course: Course, name: str) -> str:
+    """What a checkpoint must bear to be resumed: the config beside the series' fingerprint."""
+    return f"{name} {json.dumps(course.config.document(), sort_keys=True)}"
 
 
 def _look(course: Course, state: State, examine: Any) -> None:
@@ -184,7 +236,7 @@ def _look(course: Course, state: State, examine: Any) -> None:
         score, mase = examine()
         for parameter, own in zip(parameters, kept, strict=True):
             parameter.copy_(own)
-    if score < state.score or math.isnan(score):  # nothing held out: the newest weights are the best there is
+    if not score >= state.score:  # NaN, nothing is held out: the newest weights are the best there is
         state.score, state.mase, state.stale = score, mase, 0
         for best, average in zip(state.best, state.average, strict=True):
             best.copy_(average)
@@ -199,16 +251,14 @@ def _rate(step: int, total: int) -> float:
 
 
 def _progress(state: State, total: int) -> Progress:
-    metrics = {"validation_loss": state.score, "validation_mase": state.mase}
-    if state.losses:
-        metrics["train_loss"] = state.losses[-1]
+    metrics = {"validation_loss": state.score, "validation_mase": state.mase, "train_loss": state.loss}
     metrics = {key: value for key, value in metrics.items() if math.isfinite(value)}
     return Progress(state.step, total, f"step {state.step} of {total}", metrics, state.saved)
 
 
-def fingerprint(series: Sequence[Series], config: TrainConfig) -> str:
-    """A name for data and config together: SHA-256 over both."""
-    digest = hashlib.sha256(json.dumps(config.document()).encode())
+def fingerprint(series: Sequence[Series]) -> str:
+    """A name for what the series hold: SHA-256 over keys, places and values."""
+    digest = hashlib.sha256()
     for one in series:
         digest.update(f"{one.key}\0{one.start}\0{len(one.target)}\0".encode())
         digest.update(one.target.tobytes())
@@ -233,7 +283,7 @@ def dependence(course: Course) -> float:
     return float(np.clip(np.corrcoef(first[both], second[both])[0, 1], 0.0, 0.99))
 
 
-def _publish(course: Course, series: Sequence[Series], run: Run, facts: dict[str, Any], began: float) -> TrainResult:
+def _publish(course: Course, series: Sequence[Series], run: Run, facts: dict[str, Any], seconds: float) -> TrainResult:
     """Write the artifact, score it as any backtest would, and put the scores into its manifest."""
     config, panel = course.config, course.panel
     which = np.linspace(0, len(panel.lengths) - 1, 33).astype(np.int64)
@@ -255,7 +305,6 @@ def _publish(course: Course, series: Sequence[Series], run: Run, facts: dict[str
         "last": max((row["last"] for row in result.origins), default=None),
     }
     metrics = scores.pop("version", {})
-    seconds = time.monotonic() - began
     manifest: dict[str, Any] = {
         **opened.manifest,
         "metrics": metrics,

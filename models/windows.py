@@ -51,6 +51,12 @@ class Panel:
         return np.where(self.present[cells], self.values[cells], np.nan)
 
 
+def known_lengths(series: Sequence[Series]) -> Ints:
+    """The number of steps of each series from its first known value on, (series,)."""
+    known = [np.flatnonzero(~np.isnan(one.target)) for one in series]
+    return np.array([len(one.target) - k[0] if len(k) else 0 for one, k in zip(series, known, strict=True)], np.int64)
+
+
 def latest(series: Sequence[Series], context: int) -> tuple[Array, Bools]:
     """The last `context` steps of each series, right-aligned: values with 0 where missing, and which are present; both
     (series, context)."""

@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from models import OpenArtifact, Series, TrainConfig, TrainResult, open_artifact
 from models.artifact import compare, export, load_forecaster, write_manifest
+from models.bases import Base
 from models.forecaster import Forecaster
 from models.windows import latest
 
@@ -19,6 +20,8 @@ FULL = TrainConfig(
     cell="gru", layers=1, hidden=8, horizon=7, context=24, segment=6, season=12, scaling="std", base="mix",
     steps=1, batch=1, learning_rate=1e-3, patience=1, aligned=0.0,
 )  # fmt: skip
+
+MIX = (Base("newest", 12), Base("mean", 12), Base("newest", 1))
 
 
 @pytest.fixture
@@ -58,7 +61,7 @@ def test_graph_and_torch_give_one_answer(result: TrainResult, opened: OpenArtifa
 def test_every_kind_of_network_is_exported(cell: str, layers: int, segment: int, base: str) -> None:
     torch.manual_seed(0)
     config = FULL.replace(cell=cell, layers=layers, segment=segment, base=base, minimum=-1.0)
-    forecaster = Forecaster(config, () if base == "none" else (12, 1)).eval()
+    forecaster = Forecaster(config, () if base == "none" else MIX).eval()
     windows = torch.randn(40, 24, dtype=torch.float64)
     windows[torch.rand(40, 24) < 0.3] = torch.nan
     windows[0], windows[1] = torch.nan, 5.0
@@ -79,7 +82,7 @@ def test_a_graph_of_other_weights_does_not_pass(result: TrainResult) -> None:
 def test_the_slow_exporter_gives_the_same_graph() -> None:
     from models.artifact import _export
 
-    forecaster = Forecaster(FULL, (12, 1)).eval()
+    forecaster = Forecaster(FULL, MIX).eval()
     windows = torch.randn(40, 24, dtype=torch.float64)
     assert compare(forecaster, _export(forecaster, slow=True), windows) < 1e-5
 

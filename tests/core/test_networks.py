@@ -5,14 +5,18 @@ import pytest
 import torch
 
 from models import TrainConfig
+from models.bases import Base, faded_mean, newest
 from models.forecaster import Forecaster
 from models.networks import Network, Shape, monotone
-from models.scaling import newest, scale_window
+from models.scaling import scale_window
 
 FULL = TrainConfig(
     cell="gru", layers=1, hidden=8, horizon=5, context=12, segment=4, season=4, scaling="std", base="mix",
     steps=1, batch=1, learning_rate=1e-3, patience=1, aligned=0.0,
 )  # fmt: skip
+
+
+SEASON_AND_LAST = (Base("newest", 4), Base("newest", 1))
 
 
 def window(*values: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,8 +78,15 @@ def test_the_newest_value_of_each_place_skips_missing_ones() -> None:
     assert known.tolist() == [[True, True, False]]
 
 
+def test_the_mean_of_each_place_fades_into_the_past() -> None:
+    nan = float("nan")
+    values, known = faded_mean(*window(8.0, 1.0, 2.0, nan, 4.0, nan, nan), 3)
+    assert values.tolist() == [[pytest.approx((0.6 * 1.0 + 4.0) / 1.6), 2.0, 0.0]]
+    assert known.tolist() == [[True, True, False]]
+
+
 def test_an_untrained_forecaster_is_the_mix_of_its_bases() -> None:
-    forecaster = Forecaster(FULL, (4, 1))
+    forecaster = Forecaster(FULL, SEASON_AND_LAST)
     for part in (forecaster.network.head.weight, forecaster.network.head.bias):
         part.data.zero_()
     context, mask = window(*range(8), 1.0, 2.0, 3.0, 6.0)
@@ -85,7 +96,7 @@ def test_an_untrained_forecaster_is_the_mix_of_its_bases() -> None:
 
 
 def test_a_missing_season_falls_back_to_the_newest_value() -> None:
-    forecaster = Forecaster(FULL, (4,))
+    forecaster = Forecaster(FULL, (Base("newest", 4),))
     nan = float("nan")
     ready = forecaster.prepare(*window(*[nan] * 9, 2.0, 3.0, 7.0))
     bases = ready.bases[0, :, 0] * ready.scale[0] + ready.shift[0]
@@ -95,7 +106,7 @@ def test_a_missing_season_falls_back_to_the_newest_value() -> None:
 @pytest.mark.parametrize("scaling", ["std", "last"])
 def test_forecasts_move_with_the_units(scaling: str) -> None:
     torch.manual_seed(0)
-    forecaster = Forecaster(FULL.replace(scaling=scaling), (4, 1)).eval()
+    forecaster = Forecaster(FULL.replace(scaling=scaling), SEASON_AND_LAST).eval()
     context = torch.randn(6, 12, dtype=torch.float64)
     mask = torch.ones_like(context)
     with torch.no_grad():
@@ -106,14 +117,14 @@ def test_forecasts_move_with_the_units(scaling: str) -> None:
 def test_bounds_hold_the_answer() -> None:
     torch.manual_seed(0)
     context = torch.randn(6, 12, dtype=torch.float64)
-    found = Forecaster(FULL.replace(minimum=-0.1, maximum=0.1), (4, 1))(context, torch.ones_like(context))
+    found = Forecaster(FULL.replace(minimum=-0.1, maximum=0.1), SEASON_AND_LAST)(context, torch.ones_like(context))
     assert found.min().item() == -0.1
     assert found.max().item() == 0.1
 
 
 def test_masked_values_do_not_matter() -> None:
     torch.manual_seed(0)
-    forecaster = Forecaster(FULL, (4, 1)).eval()
+    forecaster = Forecaster(FULL, SEASON_AND_LAST).eval()
     gapped = torch.randn(6, 12, dtype=torch.float64)
     mask = (torch.rand(6, 12) < 0.6).double()
     with torch.no_grad():
@@ -124,4 +135,4 @@ def test_masked_values_do_not_matter() -> None:
 
 def test_an_open_config_makes_no_network() -> None:
     with pytest.raises(ValueError, match="expected a value for hidden"):
-        Forecaster(FULL.replace(hidden=None), (1,))
+        Forecaster(FULL.replace(hidden=None), SEASON_AND_LAST)

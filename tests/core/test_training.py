@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from models import Calendar, Progress, Run, Series, Stopped, TrainConfig, TrainResult, open_artifact, train
 from models.course import Course
 from models.forecaster import Forecaster
-from models.presets import Facts, base_periods, complete
+from models.presets import Facts, bases_of, complete
 from models.windows import Panel, held
 
 from .conftest import TINY, waves
@@ -141,7 +141,7 @@ def test_nothing_held_out_is_ever_a_target_or_in_a_context(months: Calendar) -> 
     batches = []
     for data in (history, spoiled):
         panel = Panel.of(data, 48)
-        forecaster = Forecaster(config, base_periods(config, months))
+        forecaster = Forecaster(config, bases_of(config, months))
         course = Course(forecaster, panel, limits, panel.lengths, torch.device("cpu"))
         batches.append(course.draw(np.random.default_rng(0), 500))
     clean, dirty = batches
@@ -157,7 +157,7 @@ def test_missing_targets_teach_nothing(months: Calendar) -> None:
     gapped.target[55] = np.nan
     panel = Panel.of([gapped], 48)
     torch.manual_seed(0)
-    forecaster = Forecaster(config, base_periods(config, months))
+    forecaster = Forecaster(config, bases_of(config, months))
     course = Course(forecaster, panel, panel.lengths, panel.lengths, torch.device("cpu"))
     batch = course.batch(np.array([0]), np.array([54]), panel.lengths)
     assert batch.known.tolist() == [[1, 0, 1, 1, 1, 1]]

@@ -1,0 +1,56 @@
+"""The plain forecasts that a network corrects: looked up in each window, inside the exported graph."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+FADE = 0.6  # weight of a season in the mean, over that of the season after it
+
+
+class Base(NamedTuple):
+    """The value at the same place of a cycle of `period` steps (1: any place): the `newest` known one, or the `mean`
+    of all known ones, the newer ones weighing more."""
+
+    kind: Literal["newest", "mean"]
+    period: int
+
+
+def look_up(context: Tensor, mask: Tensor, bases: tuple[Base, ...], horizon: int) -> Tensor:
+    """What each base says about the steps after the context: (batch, horizon, base). Where a place was never seen it
+    is the newest known value; 0 without any. `context` (batch, time) is 0 where missing, `mask` alike, 1 where
+    present."""
+    last, _ = newest(context, mask, 1)
+    found: list[Tensor] = []
+    for kind, period in bases:
+        values, known = (newest if kind == "newest" else faded_mean)(context, mask, period)
+        values = torch.where(known, values, last)
+        found.append(values.repeat(1, -(-horizon // period))[:, :horizon])
+    return torch.stack(found, dim=2) if found else context.new_zeros((context.shape[0], horizon, 0))
+
+
+def newest(context: Tensor, mask: Tensor, period: int) -> tuple[Tensor, Tensor]:
+    """The newest known value at each place of a cycle of `period` steps that ends with the context, 0 where none is
+    known, and whether one is: both (batch, period). The front of the context is cut to whole cycles; one must fit."""
+    values, known = _cycles(context, period), _cycles(mask, period)
+    age = torch.arange(1, values.shape[1] + 1, dtype=mask.dtype, device=mask.device).view(1, -1, 1)
+    last = (known * age).amax(1, keepdim=True)  # (batch, 1, period), 0 where none is known
+    value = values.gather(1, (last - 1).clamp_min(0).long()).squeeze(1)
+    return value, (last > 0).squeeze(1)
+
+
+def faded_mean(context: Tensor, mask: Tensor, period: int) -> tuple[Tensor, Tensor]:
+    """The mean of the known values at each place of a cycle, each weighing `FADE` times the one a cycle later, and
+    whether one is known: both (batch, period)."""
+    values, known = _cycles(context, period), _cycles(mask, period)
+    age = torch.arange(values.shape[1] - 1, -1, -1, dtype=mask.dtype, device=mask.device).view(1, -1, 1)
+    weights = known * FADE**age
+    total = weights.sum(1)
+    some = known.amax(1) > 0
+    return (values * weights).sum(1) / torch.where(some, total, 1.0), some
+
+
+def _cycles(values: Tensor, period: int) -> Tensor:
+    """(batch, time) -> (batch, cycle, period), the front cut off."""
+    count = values.shape[1] // period
+    return values[:, values.shape[1] - count * period :].reshape(-1, count, period)
