@@ -29,6 +29,11 @@ log = logging.getLogger("gatecast")
 
 LEFTOVER_S = 6 * 3600.0  # a file in the spool that nobody has written to for so long belongs to a request that died
 TIDY_EVERY_S = 3600.0
+# What a page of another origin may read of an answer's headers, beside the few that it always may.
+EXPOSED = [
+    *("ETag", "Link", "Location", "Retry-After", "Server-Timing", "X-Request-Id", "Repr-Digest", "Idempotent-Replayed"),
+    *("Gatecast-Model", "Gatecast-Revision", "Gatecast-Warnings"),
+]
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -60,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["ETag", "Link", "Location", "Retry-After", "Server-Timing", "X-Request-Id"],
+            expose_headers=EXPOSED,
             max_age=600,
         )
     app.add_middleware(Requests, root_path=settings.root_path)

@@ -117,20 +117,19 @@ def _forecast(request: Request, raw: bytes) -> Response:
     with database(request).read(workspace(request)) as session:
         chosen = forecasts.choose(session, state.versions, ask.model)
         watch.lap("load")
-        stored, revision = _stored(ask), None
-        if stored is not None:
-            revision = forecasts.revision_of(session, stored)
-        tag = _tag(chosen, revision, media, raw)
+        stored = _stored(ask)
+        found = None if stored is None else forecasts.locate(session, stored)
+        tag = _tag(chosen, None if found is None else found[1], media, raw)
+        kept = {"ETag": tag, "Cache-Control": "private, max-age=0, must-revalidate", "Vary": "Accept"}
         if is_known(request, tag):
-            return Response(status_code=304, headers={"ETag": tag, "Vary": "Accept"})
-        if stored is not None and revision is not None:
-            read = forecasts.read_stored(session, chosen, stored, shape)
+            return Response(status_code=304, headers=kept)
+        if stored is not None and found is not None:
+            read = forecasts.read_stored(session, chosen, stored, found, shape)
         else:
             read = forecasts.read_sent(session, chosen, _sent(ask), shape)
         watch.lap("read")
     answer = forecasts.answer(chosen, read, shape)
     watch.lap("model")
-    kept = {"ETag": tag, "Cache-Control": "private, max-age=0, must-revalidate", "Vary": "Accept"}
     if media != JSON:
         made = table_response(forecast_answers.table(answer), media, kept | forecast_answers.headers(answer))
         watch.lap("write")
@@ -149,16 +148,14 @@ def _next(request: Request, model: str, raw: bytes) -> Response:
     forecasts.check(shape, state.settings.max_horizon)
     points = [forecasts.Arrived(point.key, point.timestamp, _number(point.value)) for point in ask.points]
     with database(request).read(workspace(request)) as session:
-        forecasts.choose(
-            session, state.versions, model
-        )  # what has to be loaded is loaded before the write lock is held
+        forecasts.choose(session, state.versions, model)  # loaded before the write lock is held
     watch.lap("load")
 
     with database(request).write(workspace(request)) as session:
 
         def make() -> tuple[int, dict[str, str], dict[str, Any]]:
             chosen = forecasts.choose(session, state.versions, model)
-            read = forecasts.append(session, chosen, ask.dataset, points)
+            read = forecasts.append(session, chosen, ask.dataset, points, shape)
             watch.lap("append")
             answer = forecasts.answer(chosen, read, shape)
             watch.lap("model")

@@ -225,11 +225,12 @@ def move_alias(
     name. With `If-Match`, 412 when somebody moved it first."""
     why = registry.Why(mover.actor, ask.reason)
     row, created = registry.move(session, model, alias, ask.version, why, condition=mover.condition)
+    name = model.partition("@")[0]
     response.headers["ETag"] = registry.tag(row)
     if created:
         response.status_code = 201
-        response.headers["Location"] = f"/v1/models/{model}/aliases/{alias}"
-    return _alias_out(model.partition("@")[0], row)
+        response.headers["Location"] = f"/v1/models/{name}/aliases/{alias}"
+    return _alias_out(name, row)
 
 
 @router.delete(

@@ -5,7 +5,7 @@ answers), `read_…` (the series), `answer` (one batched forward). What leaves i
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from sqlalchemy.orm import Session
@@ -89,27 +89,32 @@ def check(shape: Shape, max_horizon: int) -> None:
         raise Invalid(text, errors=[Complaint("horizon-too-long", text, pointer="/horizon")])
 
 
-def revision_of(session: Session, ask: Stored) -> RevisionRow:
-    """The revision that a question is about. Raises NotFound for the dataset, Conflict while it is empty."""
+def locate(session: Session, ask: Stored) -> tuple[DatasetRow, RevisionRow]:
+    """The dataset and the revision that a question is about.
+
+    Raises NotFound for the dataset, Conflict while it is empty, Invalid for a revision that does not exist.
+    """
     dataset = datasets.get(session, ask.dataset)
     if dataset.head == 0:
-        raise Conflict(f"dataset {ask.dataset!r} is empty: upload something first", code="dataset-empty")
-    return datasets.revision_of(session, dataset, ask.revision)
+        raise Conflict(f"Dataset {ask.dataset!r} is empty: upload something first.", code="dataset-empty")
+    return dataset, datasets.revision_of(session, dataset, ask.revision)
 
 
-def read_stored(session: Session, chosen: Chosen, ask: Stored, shape: Shape) -> Read:
-    """The last steps of the series asked for, as many as the version can use.
+def read_stored(
+    session: Session, chosen: Chosen, ask: Stored, found: tuple[DatasetRow, RevisionRow], shape: Shape
+) -> Read:
+    """The last steps of the series asked for, as many as the version can use, of what `locate` found.
 
-    Raises NotFound for a dataset, series or revision that is not there, TooLarge when the answer would be.
+    Raises NotFound for series that are not there, TooLarge when the answer would be.
     """
-    dataset, revision = datasets.get(session, ask.dataset), revision_of(session, ask)
+    dataset, revision = found
     _check_size(revision.series if ask.keys is None else len(ask.keys), shape)
     read = _read(session, dataset, revision.number, ask.keys, chosen.opened.context)
-    notes = list(read.notes)
-    if ask.future:
-        known = known_columns(session, dataset.id)
-        notes += check_future(ask.future, [one.key for one in read.series], known, shape.horizon)
-    return _noting(read, notes)
+    if not ask.future:
+        return read
+    known = known_columns(session, dataset.id)
+    notes = check_future(ask.future, [one.key for one in read.series], known, shape.horizon)
+    return replace(read, notes=notes)
 
 
 def read_sent(session: Session, chosen: Chosen, ask: Sent, shape: Shape) -> Read:
@@ -118,7 +123,7 @@ def read_sent(session: Session, chosen: Chosen, ask: Sent, shape: Shape) -> Read
     calendar = _calendar(chosen.opened.calendar, ask)
     notes = check_inputs(ask.inputs, known_columns(session, chosen.dataset_id), shape.horizon)
     series, dated, more = series_of(ask.inputs, calendar)
-    kept = [bool(has and len(one.target)) for has, one in zip(dated, series, strict=True)]
+    kept = [has and len(one.target) > 0 for has, one in zip(dated, series, strict=True)]
     return Read(calendar, series, kept, (*notes, *more))
 
 
@@ -131,18 +136,19 @@ class Arrived:
     value: float
 
 
-def append(session: Session, chosen: Chosen, dataset: str, points: Sequence[Arrived]) -> Read:
+def append(session: Session, chosen: Chosen, dataset: str, points: Sequence[Arrived], shape: Shape) -> Read:
     """Append points as one revision, then read the last steps of the series they name, in the order first named.
 
-    Raises Invalid for a timestamp that is none, and what `datasets.append_points` raises: Conflict for a point that is
-    there already with another value.
+    Raises Invalid for a timestamp that is none, TooLarge when the answer would be, and what `datasets.append_points`
+    raises: Conflict for a point that is there already with another value.
     """
+    keys = tuple(dict.fromkeys(point.key for point in points))
+    _check_size(len(keys), shape)
     row = datasets.get(session, dataset)
     times, notes = instants([point.timestamp for point in points], datasets.calendar_of(row), "/points/{}/timestamp")
     rows = [(point.key, int(time), point.value) for point, time in zip(points, times, strict=True)]
     outcome = datasets.append_points(session, row, rows)
-    keys = tuple(dict.fromkeys(point.key for point in points))
-    return _noting(_read(session, row, outcome.revision.number, keys, chosen.opened.context), notes)
+    return replace(_read(session, row, outcome.revision.number, keys, chosen.opened.context), notes=notes)
 
 
 def answer(chosen: Chosen, read: Read, shape: Shape) -> Answer:
@@ -151,7 +157,7 @@ def answer(chosen: Chosen, read: Read, shape: Shape) -> Answer:
         forecast = chosen.opened.forecast(read.series, shape.horizon, shape.levels, shape.samples)
     own = chosen.opened.calendar.frequency.name
     notes = [*read.notes, *forecast.notes]
-    known = np.array([bool(np.isfinite(one.target).any()) for one in read.series], np.bool_)
+    known = np.array([len(one.target) > 0 for one in read.series], np.bool_)
     lost = known & ~(np.isfinite(forecast.mean).all(axis=1) & np.isfinite(forecast.quantiles).all(axis=(1, 2)))
     if lost.any():
         text = "the values are too large to compute with: nulls stand where the result is not finite"
@@ -176,12 +182,8 @@ def answer(chosen: Chosen, read: Read, shape: Shape) -> Answer:
 def _read(session: Session, dataset: DatasetRow, revision: int, keys: Iterable[str] | None, last: int) -> Read:
     wanted = None if keys is None else list(keys)
     series = datasets.read_series(session, dataset, revision=revision, keys=wanted, last=last)
-    dated = [bool(np.isfinite(one.target).any()) for one in series]
+    dated = [len(one.target) > 0 for one in series]  # a target ends with its last known value
     return Read(datasets.calendar_of(dataset), series, dated, (), dataset.name, revision)
-
-
-def _noting(read: Read, notes: Sequence[Note]) -> Read:
-    return Read(read.calendar, read.series, read.dated, notes, read.dataset, read.revision)
 
 
 def _calendar(own: Calendar, ask: Sent) -> Calendar:

@@ -109,6 +109,26 @@ def test_an_empty_dataset_is_a_conflict(client: TestClient, database: Any) -> No
     assert client.post(URL, json={"model": "fuel", "dataset": "empty"}).status_code == 409
 
 
+def test_a_dataset_whose_series_were_all_erased(client: TestClient) -> None:
+    for key in ("a", "b/ä", "c"):
+        assert client.delete(f"/v1/datasets/gasoline/series/{key}").status_code == 204
+    answer = ask(client, dataset="gasoline", horizon=9, samples=1)
+    assert answer["forecasts"] == []
+    for accept in ("text/csv", "application/vnd.apache.parquet", "application/x-ndjson"):
+        body = {"model": "fuel", "dataset": "gasoline"}
+        assert client.post(URL, json=body, headers={"Accept": accept}).status_code == 200
+    assert client.post(URL, json={"model": "fuel", "dataset": "gasoline", "series": ["a"]}).status_code == 404
+
+
+def test_an_erased_series_is_not_answered_from_a_cache(client: TestClient) -> None:
+    body = {"model": "fuel", "dataset": "gasoline"}
+    tag = client.post(URL, json=body).headers["etag"]
+    assert client.delete("/v1/datasets/gasoline/series/a").status_code == 204
+    answer = client.post(URL, json=body, headers={"If-None-Match": tag})
+    assert answer.status_code == 200
+    assert [row["key"] for row in answer.json()["forecasts"]] == ["b/ä", "c"]
+
+
 def test_local_days_keep_their_clock(client: TestClient, stored: Callable[..., int]) -> None:
     """Through a change of the clock: midnight stays midnight, the offset moves."""
     stored("berlin", {"a": wave(83)}, time_zone="Europe/Berlin")

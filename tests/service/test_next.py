@@ -91,6 +91,7 @@ def test_what_is_refused_appends_nothing(client: TestClient, settings: Settings)
         (URL, body(("a", 5, 1.0)), 422),
         (URL, body(("a", DAY, 1.0), ("a", DAY, 2.0)), 422),
         (URL, body(("a", DAY, 1.0), horizon=settings.max_horizon + 1), 422),
+        (URL, body(*((f"k{n}", DAY, 1.0) for n in range(2001)), horizon=10_000, quantiles=[]), 413),
     ):
         answer = client.post(url, json=sent)
         assert answer.status_code == status, (sent, answer.text)
