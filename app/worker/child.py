@@ -25,7 +25,7 @@ from app.worker.reporter import Reporter
 log = logging.getLogger("gatecast.worker")
 
 WORK = {"train": training.run, "backtest": backtests.run}
-NICE = 5  # on a shared CPU the server answers first
+NICE = 2  # on a shared CPU the server answers first
 UNKNOWN_END = 70  # exit status: the row could not be written; the parent tries again
 
 

@@ -146,6 +146,7 @@ class Parent:
                 continue
             next_watch = time.monotonic() + WATCH_EVERY
             try:
+                self.spares.refill()
                 self._stop_strays()
                 me.serve()
             except attempts.AWAY as error:

@@ -49,8 +49,8 @@ class Reporter:
         """Called at every step of the work: only notes it."""
         if progress.metrics:
             self._metrics, self._new_metrics = progress.metrics, True
-        if self._first is None and progress.total:
-            self._first = progress.step, time.monotonic()
+        if progress.total and (self._first is None or progress.step < self._first[0]):
+            self._first = progress.step, time.monotonic()  # of this attempt, or of the run that has just begun
         self._latest = progress
 
     def should_stop(self) -> bool:

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from app.config import Settings
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+REST = 5.0  # seconds between a spare's leaving and the start of the next
 REPORT_WITHIN = 300.0  # seconds a child may take to load torch; a cold disk is slow
 
 
@@ -119,6 +120,7 @@ class Spares:
         self._lock = threading.Lock()
         self._spare: subprocess.Popen[bytes] | None = None
         self._closed = False
+        self._taken_at = 0.0
         self.threads = max(1, cores() // settings.slots)
 
     def report(self) -> list[dict[str, Any]]:
@@ -143,18 +145,23 @@ class Spares:
         return devices
 
     def take(self, order: dict[str, Any]) -> subprocess.Popen[bytes]:
-        """A child that has been given its order. The next spare is started at once."""
+        """A child that has been given its order."""
         with self._lock:
             child, self._spare = self._spare, None
+            self._taken_at = time.monotonic()
             if child is None or child.poll() is not None:
                 child = self._start()
             assert child.stdin is not None
             with suppress(BrokenPipeError):  # it has died just now: the caller sees it end
                 child.stdin.write(json.dumps(order).encode() + b"\n")
                 child.stdin.flush()
-            if not self._closed:
-                self._spare = self._start()
             return child
+
+    def refill(self) -> None:
+        """Start the next spare, a while after the last one was taken: loading torch would slow the job that begins."""
+        with self._lock:
+            if not self._closed and self._spare is None and time.monotonic() - self._taken_at > REST:
+                self._spare = self._start()
 
     def close(self) -> None:
         with self._lock:

@@ -11,7 +11,7 @@ from app.db.session import EVERY_WORKSPACE, Database
 from app.services import attempts, backtests, training
 from app.services.attempts import Attempt
 
-TINY = {"horizon": 12, "context": 48, "segment": 12, "hidden": 8, "layers": 1, "batch": 8, "steps": 4}
+TINY = {"horizon": 12, "context": 48, "segment": 12, "hidden": 8, "layers": 1, "batch": 8, "steps": 4, "scaling": "std"}
 ASK = {"kind": "backtest", "dataset": "hourly", "model": "load", "origins": 3, "horizon": 6, "step": 24}
 
 Work = Callable[[Attempt], None]

@@ -18,7 +18,7 @@ from app.services import attempts, jobs, training
 from app.services.attempts import Attempt, Fenced
 from models import Progress, Stopped
 
-TINY = {"horizon": 12, "context": 48, "segment": 12, "hidden": 8, "layers": 1, "batch": 8, "steps": 4}
+TINY = {"horizon": 12, "context": 48, "segment": 12, "hidden": 8, "layers": 1, "batch": 8, "steps": 4, "scaling": "std"}
 
 pytestmark = pytest.mark.usefixtures("hourly")
 
