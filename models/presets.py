@@ -4,14 +4,14 @@ guesses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.bases import Base
 from models.calendar import Calendar
-from models.config import TrainConfig
+from models.config import Scaling, TrainConfig
 
 HORIZONS = {"h": 48, "D": 14, "B": 10, "W": 13, "ME": 12, "MS": 12, "QS": 8, "QE": 8, "YS": 6, "YE": 6}
 LADDER: Mapping[str, Mapping[str, Any]] = {
@@ -20,6 +20,8 @@ LADDER: Mapping[str, Mapping[str, Any]] = {
     "thorough": {"steps": 5000, "hidden": 192, "layers": 2},
 }
 EVALUATIONS = 20  # looks at the held-out origins in a whole run
+LONGEST = 1500  # steps of context for two of the longer seasons, at most
+OPTIONS: Mapping[str, tuple[Any, ...]] = {"scaling": get_args(Scaling), "aligned": (0.0, 0.5)}  # tried in short runs
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,14 @@ class Facts:
         return int(np.quantile(self.lengths, 0.25)) if len(self.lengths) else 0
 
 
-def complete(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, list[str]]:
-    """The config with every open field filled (bounds aside), and a sentence for each that was."""
-    reasons: list[str] = []
+def complete(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, dict[str, str]]:
+    """The config with every open field filled (bounds aside), and field -> reason of each that was."""
+    reasons: dict[str, str] = {}
 
     def pick(name: str, value: Any, why: str) -> Any:
         given = getattr(config, name)
         if given is None:
-            reasons.append(f"{name} {value}: {why}.")
+            reasons[name] = f"{name} {value}: {why}."
             return value
         return given
 
@@ -76,13 +78,21 @@ def complete(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, list[str]]
         "batch": pick("batch", 64 if small else 256, f"{windows} windows to learn from"),
         "learning_rate": pick("learning_rate", 2e-3, "the usual choice"),
         "patience": pick("patience", 8, f"of {EVALUATIONS} looks at the held-out origins"),
-        "aligned": pick(
-            "aligned",
-            0.5 if season > 1 and len(facts.lengths) > 20 else 0.0,
-            "share of origins at the season's place of the newest one",
-        ),
+        "aligned": pick("aligned", 0.0, "training origins lie anywhere in the season"),
     }
     return config.replace(**filled), reasons
+
+
+def options(config: TrainConfig, facts: Facts) -> dict[str, tuple[Any, ...]]:
+    """The fields that `config` left open and short runs should decide, with their options: `aligned` only where a usual
+    series shows the same place of the season often."""
+    season = config.season or facts.calendar.frequency.season
+    often = season > 1 and facts.usual >= 20 * season
+    return {
+        name: values
+        for name, values in OPTIONS.items()
+        if getattr(config, name) is None and (often or name != "aligned")
+    }
 
 
 def _horizon(name: str, season: int, facts: Facts) -> int:
@@ -91,20 +101,25 @@ def _horizon(name: str, season: int, facts: Facts) -> int:
 
 
 def _context(config: TrainConfig, season: int, horizon: int, facts: Facts) -> tuple[int, int]:
-    """Segment and context: 14 seasons of up to a day of hours, fewer of longer ones, and half a usual series at
-    most."""
-    segment = config.segment or max(size for size in range(1, 25) if season % size == 0)
+    """Segment and context. A segment is the largest part of a season of up to 24 steps; the context some seasons, two
+    of the longer ones where there are any, as far as a usual series leaves room for a horizon, or half of one."""
+    usual = facts.usual
+    if season == 1:
+        segment, wanted = (4, min(96, usual // 8)) if usual >= 200 else (1, 24)
+    else:
+        segment = max(size for size in range(1, 25) if season % size == 0)
+        wanted = season * {5: 8, 7: 8, 52: 3}.get(season, 4 if season <= 12 else 14)
+        longer = max(facts.calendar.frequency.seasons)
+        if longer % season == 0 and season < longer <= LONGEST // 2:
+            wanted = 2 * longer
+    segment = config.segment or segment
     if config.context is not None:
-        if config.segment is None and config.context % segment:
+        if config.segment is None:
             segment = max(size for size in range(1, segment + 1) if config.context % size == 0)
         return segment, config.context
-    wanted = 24 if season == 1 else season * (14 if season <= 24 else 3)
-    if 4 <= season <= 12:
-        wanted = season * (8 if season in (5, 7) else 4)
-    room = max(1, facts.usual - horizon, facts.usual // 2)
-    context = max(1, min(wanted, room))
-    if context < segment:
-        segment = context if config.segment is None else segment
+    context = max(1, min(wanted, max(usual - horizon, usual // 2)))
+    if config.segment is None:
+        segment = min(segment, context)
     return segment, max(segment, context // segment * segment)
 
 

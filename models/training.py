@@ -8,10 +8,10 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +22,12 @@ from models.artifact import calendar_facts, write_artifact, write_manifest
 from models.backtesting import backtest
 from models.calendar import Calendar
 from models.checkpoint import Checkpoint, gather, read_checkpoint, restore, write_checkpoint
-from models.config import BacktestPlan, Progress, Run, Scaling, Stopped, TrainConfig, TrainResult
+from models.config import BacktestPlan, Progress, Run, Stopped, TrainConfig, TrainResult
 from models.course import Course
 from models.device import pick
 from models.forecaster import Forecaster
 from models.inference import open_artifact
-from models.presets import EVALUATIONS, Facts, bases_of, complete
+from models.presets import EVALUATIONS, Facts, bases_of, complete, options
 from models.quantiles import scores_of
 from models.series import Series
 from models.windows import Panel, held, known_lengths
@@ -35,7 +35,7 @@ from models.windows import Panel, held, known_lengths
 DECAY = 0.995  # of the average of the weights that is scored and kept
 CHECKPOINT_SECONDS = 5.0
 PROGRESS_SECONDS = 0.5
-TRIAL_STEPS = 80  # of a short run that tries a scaling, at least
+TRIAL_STEPS = 80  # of a short run that tries an option, at least
 TRIED_ON = 24  # held-out steps a short run must be scored on, over all series
 
 
@@ -51,18 +51,17 @@ def train(series: Sequence[Series], calendar: Calendar, config: TrainConfig, run
     usable = [one for one in series if np.count_nonzero(~np.isnan(one.target)) >= 2]
     if not usable:
         raise ValueError(f"series: expected at least one with two known values, got none in {len(series)}")
-    full, reasons = complete(config, Facts(calendar, known_lengths(usable)))
+    known = Facts(calendar, known_lengths(usable))
+    full, reasons = complete(config, known)
     panel = Panel.of(usable, max(full.context or 1, full.horizon or 1))
     material = Material(panel, calendar, device, fingerprint(usable))
-    if config.scaling is None:
-        full, why = try_scalings(material, full, run)
-        reasons += why
+    full, tried = try_options(material, full, run, options(config, known))
     course = material.course(full, panel.lengths)
     state = learn(course, run, material.name)
     facts = {
         "calendar": calendar_facts(calendar),
         "dependence": dependence(course),
-        "reasons": reasons,
+        "reasons": list((reasons | tried).values()),
         "lineage": dict(run.lineage),
         "device": device.type,
     }
@@ -88,29 +87,42 @@ class Material:
         return Course(forecaster, self.panel, until - out, until, self.device)
 
 
-def try_scalings(material: Material, config: TrainConfig, run: Run) -> tuple[TrainConfig, list[str]]:
-    """The config with the scaling that does best in short runs, and a sentence that says so. The runs are scored on
-    steps before those that the version is scored on; where these are too few, the config stays as it is."""
+def try_options(
+    material: Material, config: TrainConfig, run: Run, options: Mapping[str, Sequence[Any]]
+) -> tuple[TrainConfig, dict[str, str]]:
+    """The config with those `options` (field -> values), one field after the other, that do best in short runs, and
+    field -> reason of each. The runs are scored on steps before those that the version is scored on; where these are
+    too few, the config stays as it is."""
     horizon, lengths = config.horizon or 1, material.panel.lengths
     until = lengths - held(lengths, horizon)
     horizons = min(8, max(1, -(-TRIED_ON // len(lengths))))
     steps = max(TRIAL_STEPS, (config.steps or 1) // 10)
     if np.sum(until >= 3 * horizon) * horizon < TRIED_ON or steps >= (config.steps or 1):
-        return config, []
-    scores: dict[Scaling, float] = {}
-    for scaling in get_args(Scaling):
-        asked = config.replace(scaling=scaling, steps=steps)
-        place = dataclasses.replace(run, folder=run.folder / f"try-{scaling}", on_progress=_telling(run, scaling))
-        scores[scaling] = learn(material.course(asked, until, horizons), place, material.name).score
-    if not all(math.isfinite(score) for score in scores.values()):
-        return config, []
-    best = min(scores, key=lambda scaling: scores[scaling])
-    tried = ", ".join(f"{scaling} {score:.3f}" for scaling, score in scores.items())
-    return config.replace(scaling=best), [f"scaling {best}: best in short runs on earlier held-out steps ({tried})."]
+        return config, {}
+    reasons: dict[str, str] = {}
+    for name, values in options.items():
+        scores: list[float] = []
+        for value in values:
+            asked = config.replace(**{name: value}, steps=steps)
+            course = material.course(asked, until, horizons)
+            scores.append(learn(course, _aside(run, f"trying {name} {value}", asked), material.name).score)
+        if not all(math.isfinite(score) for score in scores):
+            return config, reasons
+        best = values[int(np.argmin(scores))]
+        tried = ", ".join(f"{value} {score:.3f}" for value, score in zip(values, scores, strict=True))
+        config = config.replace(**{name: best})
+        reasons[name] = f"{name} {best}: best in short runs on earlier held-out steps ({tried})."
+    return config, reasons
 
 
-def _telling(run: Run, scaling: str) -> Callable[[Progress], None]:
-    return lambda progress: run.on_progress(dataclasses.replace(progress, message=f"trying scaling {scaling}"))
+def _aside(run: Run, message: str, config: TrainConfig) -> Run:
+    """A short run beside the main one: the same config comes back to the same folder, so nothing is tried twice."""
+    digest = hashlib.sha256(json.dumps(config.document()).encode()).hexdigest()
+
+    def tell(progress: Progress) -> None:
+        run.on_progress(dataclasses.replace(progress, message=message))
+
+    return dataclasses.replace(run, folder=run.folder / "tried" / digest[:16], on_progress=tell)
 
 
 @dataclass
