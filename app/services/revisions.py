@@ -53,13 +53,13 @@ def revision_of(session: Session, dataset: DatasetRow, number: int | None = None
     return row
 
 
-def draft(session: Session, name: str, upload: Upload, mode: Mode, limits: Limits = LIMITS) -> Change | None:
-    """What the upload would change now, worked out with no lock held; None when the dataset does not exist yet.
+def draft(session: Session, name: str, upload: Upload, mode: Mode, limits: Limits = LIMITS) -> Change:
+    """What the upload would change now, worked out and compressed with no lock held.
 
     `store` takes it over when nothing has happened in between. Raises as `store`.
     """
-    dataset = find(session, name)
-    return None if dataset is None else change_of(session, dataset, upload, mode, limits)
+    dataset = find(session, name) or DatasetRow(id=0, name=name, head=0)  # one that is still to be made
+    return change_of(session, dataset, upload, mode, limits)
 
 
 def store(
@@ -151,7 +151,7 @@ def _check_calendar(dataset: DatasetRow, calendar: Calendar) -> None:
 
 def _holds(session: Session, dataset: DatasetRow, draft: Change) -> bool:
     """Whether the dataset is as the draft found it: the head moves with every upload, the count with an erasure."""
-    if (draft.dataset_id, draft.head) != (dataset.id, dataset.head):
+    if draft.head != dataset.head or (dataset.head and draft.dataset_id != dataset.id):
         return False
     return draft.stored == stored_series(session, dataset.id)
 

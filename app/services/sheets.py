@@ -229,7 +229,9 @@ def _thinned(session: Session, sheet: Sheet, laid: Laid) -> Iterator[Piece]:
     for owner, pieces in groupby(laid.pieces, key=lambda piece: piece.owner):
         some, series_id = list(pieces), int(sheet.ids[owner])
         extent = sheet.extents.get((series_id, laid.column))
-        if extent is None or extent.segments + len(some) <= segments.MOST:
+        # Series that grow together must not all get their base in one upload.
+        most = segments.MOST - series_id % (segments.MOST // 2)
+        if extent is None or extent.segments + len(some) <= most:
             yield from some
         else:
             crowded[series_id] = owner
