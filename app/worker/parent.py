@@ -49,8 +49,12 @@ class Parent:
         """Work until a signal says stop."""
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
-        devices = self.spares.report()
-        slots = slots_of(devices, self.settings.device, self.settings.slots)
+        try:
+            devices = self.spares.report()
+            slots = slots_of(devices, self.settings.device, self.settings.slots)
+        except (RuntimeError, ValueError) as error:
+            log.error("the worker cannot start: %s", error)
+            raise SystemExit(1) from None
         self.spares.threads = max(1, cores() // len(slots))
         for slot in slots:
             self.free.put(slot)

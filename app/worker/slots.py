@@ -171,7 +171,7 @@ class Spares:
 
     def _start(self, *arguments: str, stdout: int | None = None) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-m", "app.worker.child", *arguments],
+            [sys.executable, "-P", "-m", "app.worker.child", *arguments],  # -P: not some other `app` in the folder
             env=environment(self._settings, self.threads),
             stdin=subprocess.PIPE,
             stdout=stdout,

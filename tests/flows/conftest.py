@@ -18,16 +18,7 @@ from app.services.jobs import events
 
 PATIENCE = 120.0  # seconds to wait for what has to come; nothing is concluded from how long it took
 ROOT = Path(__file__).parents[2]
-START = """
-from app.config import Settings
-from app.db.session import Database
-from app.services.jobs import events
-from app.http import logs
-from app.worker import run_worker
-settings = Settings()
-logs.configure(settings.log_level, settings.log_format)
-run_worker(settings)
-"""
+TINY = {"horizon": 12, "context": 48, "segment": 12, "hidden": 8, "layers": 1, "batch": 8, "scaling": "std"}
 
 
 class Worker:
@@ -37,9 +28,8 @@ class Worker:
         environment = {**os.environ, "GATECAST_DATA": str(settings.data)}
         if settings.database_url is not None:
             environment["GATECAST_DATABASE_URL"] = settings.database_url.get_secret_value()
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", START], cwd=ROOT, env=environment, start_new_session=True
-        )
+        command = [sys.executable, "-m", "app", "worker"]
+        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
 
     @property
     def pid(self) -> int:
@@ -100,17 +90,8 @@ class Jobs:
         self.client, self.database, self.dataset = client, database, dataset
 
     def train(self, steps: int) -> str:
-        config = {
-            "horizon": 12,
-            "context": 48,
-            "segment": 12,
-            "hidden": 8,
-            "layers": 1,
-            "batch": 8,
-            "patience": 10_000,
-            "scaling": "std",
-        }
-        body = {"kind": "train", "dataset": self.dataset, "model": "load", "config": config | {"steps": steps}}
+        config = TINY | {"patience": 10_000, "steps": steps}
+        body = {"kind": "train", "dataset": self.dataset, "model": "load", "config": config}
         answer = self.client.post("/v1/jobs", json=body)
         assert answer.status_code == 202, answer.text
         return answer.json()["id"]
