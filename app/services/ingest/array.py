@@ -41,9 +41,10 @@ class _State:
     records: int = 0
 
 
-def split_array(path: Path, start: int, target: Path, size: int = BLOCK) -> None:
-    """Write each record of the array in `path` as one line of `target`: the array's own brackets go, its commas become
-    line breaks, and line breaks between values spaces. Invalid where the elements are not objects with commas between.
+def split_array(path: Path, start: int, target: Path, size: int = BLOCK) -> int:
+    """Write each record of the array in `path` as one line of `target` and count them: the array's own brackets go, its
+    commas become line breaks, and line breaks between values spaces. Invalid where the elements are not objects with
+    commas between them.
     """
     state = _State()
     with path.open("rb") as source, target.open("wb") as file:
@@ -53,6 +54,7 @@ def split_array(path: Path, start: int, target: Path, size: int = BLOCK) -> None
         file.write(b"\n")
     if state.last != _END:
         refuse("not_json", f"the JSON array ends in the middle, after {state.records} records")
+    return state.records
 
 
 def _split(text: NDArray[np.uint8], state: _State) -> NDArray[np.uint8]:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import TooLarge
-from app.services.ingest.arrow import is_text, pa, parquet
-from app.services.ingest.sheet import RECORDS, Sheet, preview, refuse
+from app.services.ingest.arrow import Column, is_text, pa, parquet, types
+from app.services.ingest.sheet import RECORDS, Sheet, named, preview, refuse
 from app.services.ingest.upload import Ask
 
 BATCH = 1 << 17
@@ -19,10 +19,10 @@ def read_parquet(path: Path, ask: Ask) -> Sheet:
         with parquet.ParquetFile(str(path)) as file:
             schema = file.schema_arrow
             _check_width(len(schema), ask)
-            if file.metadata.num_rows > ask.max_inflated_bytes:
+            if 8 * file.metadata.num_rows * len(schema) > ask.max_inflated_bytes:
                 _too_large(ask)
         texts = [field.name for field in schema if is_text(field.type)]
-        with parquet.ParquetFile(str(path), read_dictionary=texts) as file:
+        with parquet.ParquetFile(str(path), read_dictionary=texts, coerce_int96_timestamp_unit="us") as file:
             return _sheet(file.iter_batches(batch_size=BATCH), file.schema_arrow, ask)
     except _BROKEN as error:
         refuse("unreadable", f"not a readable Parquet file: {preview(str(error))}")
@@ -59,20 +59,27 @@ def _sheet(batches: Iterator[Any], schema: Any, ask: Ask) -> Sheet:
     held: list[Any] = []
     size = 0
     for batch in batches:
-        batch.validate(full=True)
-        size += batch.nbytes
+        # A column may say "a billion times the same" in a few bytes: what counts is what it becomes.
+        size += max(batch.nbytes, 8 * batch.num_rows * len(schema))
         if size > ask.max_inflated_bytes:
             _too_large(ask)
+        batch.validate(full=True)
         held.append(batch)
     table = pa.Table.from_batches(held, schema=held[0].schema if held else schema)
     if table.num_rows == 0:
         refuse("no_rows", "the file has columns and no rows" if len(schema) else "the file is empty")
     for field in table.schema:
-        if pa.types.is_nested(field.type):
+        if types.is_nested(field.type):
             refuse("nested_value", f"expected plain values, got a column of {field.type}", column=field.name)
-    names = [name.strip() for name in table.column_names]
-    columns = dict(zip(names, table.columns, strict=True))
-    if len(columns) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        refuse("duplicate_column", f"two columns are named {twice!r}", column=twice)
-    return Sheet(columns, table.num_rows, RECORDS)
+    columns = [_as_text(column, name) for name, column in zip(table.column_names, table.columns, strict=True)]
+    return Sheet(named(table.column_names, columns), table.num_rows, RECORDS)
+
+
+def _as_text(column: Column, name: str) -> Column:
+    """Bytes as the text that older writers mean by them."""
+    if not (types.is_binary(column.type) or types.is_large_binary(column.type)):
+        return column
+    try:
+        return column.cast(pa.large_string())
+    except pa.ArrowException:
+        refuse("encoding", "expected UTF-8 text, got other bytes", column=name)

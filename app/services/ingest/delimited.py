@@ -10,7 +10,7 @@ from typing import Any
 
 from app.errors import MAX_LISTED, Complaint, Invalid, TooLarge
 from app.services.ingest.arrow import csv, pa
-from app.services.ingest.sheet import Rows, Sheet, preview, refuse
+from app.services.ingest.sheet import Rows, Sheet, named, preview, refuse
 from app.services.ingest.text import Scan, scan
 from app.services.ingest.upload import Ask
 
@@ -43,12 +43,9 @@ def read_delimited(path: Path, ask: Ask) -> Sheet:
     first = shape.header_lines + 1
     rows = Rows(
         "Rows are numbered as the lines of the file, the header is row 1.",
-        (lambda indexes: [index + first for index in indexes]) if simple else _lines_of(path, shape.delimiter),
+        (lambda indexes: [index + first for index in indexes]) if simple else _lines_of(path, shape),
     )
-    columns = dict(zip(shape.names, table.columns, strict=True))
-    if len(columns) < len(shape.names):
-        twice = next(name for name in shape.names if shape.names.count(name) > 1)
-        refuse("duplicate_column", f"two columns are named {twice!r}", row=shape.header_lines, column=twice)
+    columns = named(shape.names, table.columns, shape.header_lines)
     return Sheet(columns, table.num_rows, rows, shape.delimiter)
 
 
@@ -175,14 +172,14 @@ def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             begins = lines.line_num + 1
 
 
-def _lines_of(path: Path, delimiter: str) -> Callable[[Sequence[int]], list[int]]:
+def _lines_of(path: Path, shape: _Shape) -> Callable[[Sequence[int]], list[int]]:
     """Row numbers of a file with blank lines or line breaks inside quotes: it has to be read again."""
 
     def numbers(indexes: Sequence[int]) -> list[int]:
         wanted = set(indexes)
         last = max(indexes, default=-1)
         found: dict[int, int] = {}
-        for index, (line, _) in enumerate(_records(path, delimiter), start=-1):
+        for index, (line, _) in enumerate(_records(path, shape.delimiter), start=-1):
             if index in wanted:
                 found[index] = line
             if index >= last:

@@ -16,8 +16,8 @@ BLOCK = 1 << 16
 _SPELLINGS = pa.array(
     [form for word in MISSING for form in dict.fromkeys((word, word.upper(), word.title()))] + ["NaN"]
 )
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
-_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE | re.ASCII)
+_COMMA = re.compile(r"[+-]?[\d.]+,\d+")
 _COMMA_HINT = "write a decimal point, or separate the fields of a file with decimal commas by semicolons"
 
 

@@ -120,7 +120,10 @@ def place(times: Ints, codes: Ints, keys: list[str], frequency: str | None, know
         steps, own = calendar.locate(times)
     except ValueError as error:
         hint = "pass frequency= to say it"
-        refuse("no_frequency", str(error).removesuffix(f"; {hint}").removesuffix(f", or {hint}"), hint)
+        reason = str(error).removesuffix(f"; {hint}").removesuffix(f", or {hint}")
+        if 1 < len(keys) == len(codes):
+            hint += "; every row is a series of its own: is the id column the right one?"
+        refuse("no_frequency", reason, hint)
     settled = calendar.settle(codes, own, steps)
     if known.phases:
         settled = np.array([known.phases.get(key, phase) for key, phase in zip(keys, settled.tolist(), strict=True)])

@@ -6,7 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
-from app.errors import AppError, TooLarge
+from app.errors import AppError, TooLarge, Unavailable
 from app.services.ingest.reading import parse_here
 from app.services.ingest.transfer import unpack_question, write_refusal, write_upload
 
@@ -24,6 +24,8 @@ def main() -> None:
         write_refusal(error, folder)
     except MemoryError:
         write_refusal(TooLarge("the file needs more memory than this machine has; send it in parts"), folder)
+    except OSError as error:
+        write_refusal(Unavailable(f"the file could not be read: {error.strerror}; nothing was stored"), folder)
 
 
 def _end_with_the_server() -> None:

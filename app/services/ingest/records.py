@@ -10,13 +10,14 @@ import orjson
 from app.errors import MAX_LISTED, TooLarge
 from app.services.ingest.array import split_array
 from app.services.ingest.arrow import json, pa, pc
-from app.services.ingest.sheet import RECORDS, Finding, Findings, Sheet, preview, refuse
+from app.services.ingest.sheet import RECORDS, Finding, Findings, Sheet, named, preview, refuse
 from app.services.ingest.text import scan
 from app.services.ingest.upload import Ask
 
 BLOCK_BYTES = 16 << 20
 PEEK = 100
 CHUNK = 20_000
+DENSE_CELLS = 10_000_000
 
 
 def read_json(path: Path, folder: Path, ask: Ask) -> Sheet:
@@ -27,8 +28,7 @@ def read_json(path: Path, folder: Path, ask: Ask) -> Sheet:
         head = file.read(1 << 16).lstrip()
     if head.startswith(b"["):
         lines = folder / "records.ndjson"
-        split_array(path, start, lines)
-        return _read_lines(lines, 0, ask)
+        return _read_lines(lines, 0, split_array(path, start, lines), ask)
     if head.startswith(b"{"):
         return _read_columns(path, start, ask)
     refuse(
@@ -39,17 +39,29 @@ def read_json(path: Path, folder: Path, ask: Ask) -> Sheet:
 
 def read_lines(path: Path, ask: Ask) -> Sheet:
     """An NDJSON body: one record a line, blank lines skipped and not counted."""
-    return _read_lines(path, scan(path).start, ask)
+    found = scan(path)
+    return _read_lines(path, found.start, found.lines, ask)
 
 
-def _read_lines(path: Path, start: int, ask: Ask) -> Sheet:
+def _read_lines(path: Path, start: int, lines: int, ask: Ask) -> Sheet:
     schema = _schema(path, start, ask)
+    if schema is not None:
+        _check_density(lines, len(schema), path)
     table = _read_fast(path, start, schema) if schema is not None else None
     if table is None:
         return _read_slowly(path, start, ask)
     if table.num_rows == 0:
         refuse("no_rows", "the file holds no records")
-    return Sheet(dict(zip(table.column_names, table.columns, strict=True)), table.num_rows, RECORDS)
+    return Sheet(named(table.column_names, table.columns), table.num_rows, RECORDS)
+
+
+def _check_density(rows: int, width: int, path: Path) -> None:
+    """Refuse records that would need far more memory as a table than as text: most of them lack most fields."""
+    if rows * width > max(DENSE_CELLS, path.stat().st_size):
+        raise TooLarge(
+            f"{rows} records of up to {width} fields, most of which are missing, are more than this server unpacks; "
+            "send one record for each series and time"
+        )
 
 
 def _lines(path: Path, start: int) -> Iterator[bytes]:
@@ -204,6 +216,8 @@ def _read_slowly(path: Path, start: int, ask: Ask) -> Sheet:
         record = _record(line)
         if isinstance(record, dict):
             texts.add(cast("dict[str, object]", record), findings)
+            if texts.rows % CHUNK == 0:
+                _check_density(texts.rows, len(texts.kinds), path)
             continue
         shown = line[:80].decode(errors="replace").strip()
         wrong = "a record that is not valid JSON" if record is None else "a value that is not a record"
@@ -214,7 +228,9 @@ def _read_slowly(path: Path, start: int, ask: Ask) -> Sheet:
     findings.refuse(RECORDS)
     if texts.rows == 0:
         refuse("no_rows", "the file holds no records")
-    return Sheet(texts.columns(), texts.rows, RECORDS)
+    _check_density(texts.rows, len(texts.kinds), path)
+    columns = texts.columns()
+    return Sheet(named(list(columns), list(columns.values())), texts.rows, RECORDS)
 
 
 def _record(line: bytes) -> object:
@@ -238,12 +254,12 @@ def _read_columns(path: Path, start: int, ask: Ask) -> Sheet:
         refuse(
             "not_json", "the body is not valid JSON", "send an array of records or an object of equal-length columns"
         )
-    named = cast("dict[str, object]", document)
-    if len(named) > ask.max_columns:
-        raise TooLarge(f"the object has {len(named)} columns; at most {ask.max_columns} are read")
+    lists = cast("dict[str, object]", document)
+    if len(lists) > ask.max_columns:
+        raise TooLarge(f"the object has {len(lists)} columns; at most {ask.max_columns} are read")
     columns: dict[str, Any] = {}
     height: int | None = None
-    for name, values in named.items():
+    for name, values in lists.items():
         if not isinstance(values, list):
             refuse(
                 "not_columns",
@@ -258,7 +274,7 @@ def _read_columns(path: Path, start: int, ask: Ask) -> Sheet:
         columns[name] = _column(name, listed)
     if not height:
         refuse("no_rows", "the file holds no records")
-    return Sheet(columns, height, RECORDS)
+    return Sheet(named(list(columns), list(columns.values())), height, RECORDS)
 
 
 def _column(name: str, values: list[object]) -> Any:

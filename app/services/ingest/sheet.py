@@ -43,6 +43,16 @@ class Sheet:
         return list(self.columns)
 
 
+def named(names: Sequence[str], columns: Sequence[Column], row: int | None = None) -> dict[str, Column]:
+    """Columns by name, blanks around the names gone. Invalid when two have the same; `row` is where the names stand."""
+    made = {name.strip(): column for name, column in zip(names, columns, strict=True)}
+    if len(made) < len(names):
+        stripped = [name.strip() for name in names]
+        twice = next(name for name in stripped if stripped.count(name) > 1)
+        refuse("duplicate_column", f"two columns are named {twice!r}", row=row, column=twice)
+    return made
+
+
 @dataclass(frozen=True)
 class Finding:
     """One complaint whose rows are still indexes; `{row}` and `{other}` in the message become their numbers."""

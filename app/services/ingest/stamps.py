@@ -18,11 +18,12 @@ _LAST = 253_402_300_799_999_999
 _EPOCH = datetime(1970, 1, 1)
 _WHOLE = r"^[+-]?\d{1,18}$"
 _STAMP = re.compile(
-    r"(\d{4})-?(\d\d)-?(\d\d)(?:[Tt ](\d\d)(?::?(\d\d)(?::?(\d\d)(?:[.,](\d+))?)?)?)?\s*([Zz]|[+-]\d\d(?::?\d\d)?|UTC)?"
+    r"(\d{4})[-/]?(\d\d)[-/]?(\d\d)"
+    r"(?:[Tt ](\d\d)(?::?(\d\d)(?::?(\d\d)(?:[.,](\d+))?)?)?)?\s*([Zz]|[+-]\d\d(?::?\d\d)?|UTC)?",
+    re.ASCII,
 )
-_MONTH = re.compile(r"(\d{4})[-/]?M?(\d\d)")
-_QUARTER = re.compile(r"(\d{4})[-/ ]?[Qq]([1-4])")
-_YEAR = re.compile(r"\d{4}")
+_MONTH = re.compile(r"(\d{4})[-/]?M?(\d\d)", re.ASCII)
+_QUARTER = re.compile(r"(\d{4})[-/ ]?[Qq]([1-4])", re.ASCII)
 _HINT = "write times as 2026-01-31, 2026-01-31T15:00:00 or 2026-01-31T15:00:00+01:00"
 _YEARS = (1000, 2999)
 _COMPACT = (1000_01_01, 2999_12_31)

@@ -20,7 +20,14 @@ _REFUSALS: dict[str, type[AppError]] = {
 
 
 def pack_question(path: Path, ask: Ask, known: Known) -> bytes:
-    return orjson.dumps({"path": str(path), "ask": asdict(ask), "known": asdict(known)})
+    # Not asdict for Known: it would copy a million phases one by one.
+    known_fields = {
+        "frequency": known.frequency,
+        "time_zone": known.time_zone,
+        "phases": dict(known.phases),
+        "columns": dict(known.columns),
+    }
+    return orjson.dumps({"path": str(path), "ask": asdict(ask), "known": known_fields})
 
 
 def unpack_question(line: bytes) -> tuple[Path, Ask, Known]:
