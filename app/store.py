@@ -84,7 +84,7 @@ def open_file(store: Path, name: str, file: str, expected: str) -> tuple[Buffere
     published ones.
     """
     if file not in FILES:
-        raise NotFound(f"expected one of {', '.join(FILES)}, got {file[:80]!r}")
+        raise NotFound(f"There is no file {file[:80]!r}: expected one of {', '.join(FILES)}.")
     folder = local(store, name)
     wanted = (_entries(folder, expected) | {MANIFEST: expected})[file]
     try:
@@ -164,7 +164,7 @@ def _check(folder: Path, name: str, expected: str) -> None:
 
 def _damaged(folder: Path, what: str) -> Unavailable:
     return Unavailable(
-        f"the stored version {folder.name} is not what was published: {what}; restore the folder, or move the alias",
+        f"The stored version {folder.name} is not what was published: {what}. Restore the folder, or move the alias.",
         code="artifact-damaged",
     )
 

@@ -87,10 +87,7 @@ Mover = Annotated[_Mover, Depends()]
 
 
 @router.get("", summary="List models", responses=problems())
-def list_models(
-    session: ReadSession,
-    page: Page,
-) -> ModelsOut:
+def list_models(session: ReadSession, page: Page) -> ModelsOut:
     """Models by name, with where their aliases point."""
     found = registry_pages.list_models(session, page.after(str), page.size + 1)
     rows, token = page.cut(found, lambda row: row.name)
@@ -109,11 +106,7 @@ def show_model(model: ModelAliasPath, session: ReadSession) -> ModelOut:
 
 
 @router.get("/{model}/versions", summary="List versions", responses=problems(404))
-def list_versions(
-    model: ModelAliasPath,
-    session: ReadSession,
-    page: Page,
-) -> VersionsOut:
+def list_versions(model: ModelAliasPath, session: ReadSession, page: Page) -> VersionsOut:
     """A model's versions, newest first: the leaderboard, each beside the naive baselines on its held-out origins."""
     row = registry.model_of(session, model)
     found = registry_pages.list_versions(session, row, page.after(int), page.size + 1)
@@ -138,11 +131,7 @@ def show_version(model: ModelAliasPath, number: NumberPath, request: Request, se
 
 @router.delete("/{model}/versions/{number}", status_code=204, summary="Delete a version", responses=problems(404, 409))
 def delete_version(
-    model: ModelAliasPath,
-    number: NumberPath,
-    request: Request,
-    session: WriteSession,
-    after: BackgroundTasks,
+    model: ModelAliasPath, number: NumberPath, request: Request, session: WriteSession, after: BackgroundTasks
 ) -> None:
     """Deletes a version and its files. Refused while an alias points to it; its number is never used again."""
     folder = registry.delete_version(session, model, number)
@@ -165,12 +154,7 @@ MEDIA = {store.MANIFEST: "application/json"}
     | {200: {"description": "The file.", "content": {"application/octet-stream": {}, "application/json": {}}}},
 )
 def download(
-    *,
-    model: ModelAliasPath,
-    number: NumberPath,
-    name: FileName,
-    request: Request,
-    session: ReadSession,
+    model: ModelAliasPath, number: NumberPath, name: FileName, request: Request, session: ReadSession
 ) -> Response:
     """One of the three files of a version. Its bytes are checked against the recorded digest first, and never change:
     `ETag` and `Repr-Digest` carry their sha256."""
@@ -269,12 +253,7 @@ def rollback(
 
 
 @router.get("/{model}/aliases/{alias}/moves", summary="List an alias' moves", responses=problems(404))
-def list_moves(
-    model: ModelAliasPath,
-    alias: AliasPath,
-    session: ReadSession,
-    page: Page,
-) -> MovesOut:
+def list_moves(model: ModelAliasPath, alias: AliasPath, session: ReadSession, page: Page) -> MovesOut:
     """Every move of an alias, newest first: from, to, who, when, why, and the gate's figures where a gate decided."""
     row = registry.model_of(session, model)
     found = registry_pages.list_moves(session, row, alias, page.after(int), page.size + 1)

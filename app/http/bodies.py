@@ -19,9 +19,9 @@ async def json_bytes(request: Request) -> bytes:
     a browser send anything else without asking first."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != JSON and not (media.startswith("application/") and media.endswith("+json")):
-        raise UnsupportedMedia(f"expected Content-Type: {JSON}, got {media[:80] or 'none'}")
+        raise UnsupportedMedia(f"Content-Type: expected {JSON}, got {media[:80] or 'none'}.")
     if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
-        raise UnsupportedMedia(f"expected a body as it is, got Content-Encoding: {encoding[:80]}")
+        raise UnsupportedMedia(f"Content-Encoding: expected none for this request, got {encoding[:80]}.")
     return await request.body()
 
 

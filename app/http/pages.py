@@ -29,7 +29,8 @@ def encode_token(values: list[Any]) -> str:
 def decode_token(text: str) -> list[Any]:
     """The sort values inside a token. Raises Invalid on anything `encode_token` did not make."""
     try:
-        values = orjson.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
+        inside = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        values = None if rb"\u0000" in inside else orjson.loads(inside)  # PostgreSQL takes no text with a NUL
     except (binascii.Error, ValueError):
         values = None
     if not isinstance(values, list):

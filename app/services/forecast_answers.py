@@ -120,7 +120,7 @@ def _times(answer: Answer) -> list[tuple[list[int], NDArray[np.int64]]]:
         run = answer.calendar.times(np.arange(origin, origin + answer.horizon + 1), phase)
         # The largest, not the last: far enough out, 64 bits of microseconds wrap around.
         if not answer.calendar.frequency.is_integer and run.max() > LAST:
-            text = f"horizon: the forecast of series {answer.series[places[0]].key!r} passes the year 9999"
+            text = f"horizon: the forecast of series {answer.series[places[0]].key!r} passes the year 9999."
             raise Invalid(text, errors=[Complaint("horizon-too-far", text, pointer="/horizon")])
         found.append((places, run))
     return found

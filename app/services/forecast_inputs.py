@@ -93,7 +93,7 @@ def instants(
             continue
         local += [place] if naive else []
     if wrong:
-        raise Invalid(f"{wrong[0].pointer}: {wrong[0].message}, got {wrong[0].value_preview!r}", errors=wrong)
+        raise Invalid(f"{wrong[0].pointer}: {wrong[0].message}, got {wrong[0].value_preview!r}.", errors=wrong)
     if not local:
         return times, []
     times[local], ambiguous, missing = calendar.to_utc(times[local])
@@ -173,7 +173,7 @@ def _complaints(
 
 def _noted(names: set[str], known: Mapping[str, Known], wrong: list[Complaint]) -> list[Note]:
     if wrong:
-        raise Invalid(f"{wrong[0].pointer}: {wrong[0].message}", errors=wrong)
+        raise Invalid(f"{wrong[0].pointer}: {wrong[0].message}.", errors=wrong)
     notes: list[Note] = []
     if unknown := sorted(names - set(known)):
         text = f"the data this version was trained on have no column {', '.join(map(repr, unknown[:5]))}"

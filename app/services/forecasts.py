@@ -85,7 +85,7 @@ def choose(session: Session, versions: OpenVersions, reference: str) -> Chosen:
 def check(shape: Shape, max_horizon: int) -> None:
     """Raises Invalid when the horizon is longer than this server answers."""
     if shape.horizon > max_horizon:
-        text = f"horizon: expected at most {max_horizon} steps, got {shape.horizon}"
+        text = f"horizon: expected at most {max_horizon} steps, got {shape.horizon}."
         raise Invalid(text, errors=[Complaint("horizon-too-long", text, pointer="/horizon")])
 
 
@@ -194,7 +194,7 @@ def _calendar(own: Calendar, ask: Sent) -> Calendar:
             Calendar.of(*trial)
         except ValueError as error:
             complaint = Complaint(f"unknown-{at.replace('_', '-')}", str(error), pointer=f"/{at}")
-            raise Invalid(f"{error}", errors=[complaint]) from error
+            raise Invalid(f"{error}.", errors=[complaint]) from error
     return Calendar.of(frequency, time_zone)
 
 
@@ -202,6 +202,6 @@ def _check_size(series: int, shape: Shape) -> None:
     values = series * shape.horizon * (1 + len(shape.levels) + shape.samples)
     if values > MAX_VALUES:
         raise TooLarge(
-            f"expected an answer of at most {MAX_VALUES:,} numbers, this one has {values:,}: {series:,} series, "
-            f"{shape.horizon:,} steps, {len(shape.levels):,} quantiles, {shape.samples:,} samples; ask in parts"
+            f"Expected an answer of at most {MAX_VALUES:,} numbers, this one has {values:,}: {series:,} series, "
+            f"{shape.horizon:,} steps, {len(shape.levels):,} quantiles, {shape.samples:,} samples. Ask in parts."
         )

@@ -36,7 +36,7 @@ class OpenVersions:
                 opened = open_artifact(path)
             except (ValueError, KeyError, json.JSONDecodeError) as error:
                 said = str(error).replace(f"{path}/", "")  # where the store lies is nobody's business outside
-                detail = f"the stored version {folder} cannot be opened by this release: {said}"
+                detail = f"The stored version {folder} cannot be opened by this release: {said}."
                 raise Unavailable(detail, code="artifact-damaged") from error
             with self._lock:
                 self._open[folder, digest] = opened

@@ -94,10 +94,10 @@ class Condition:
         known = {tag, "*"} if tag else set[str | None]()
         if self.match is not None and not known & self.match:
             raise PreconditionFailed(
-                f"expected the alias at {' or '.join(sorted(self.match))}, it is at {tag or 'nothing: there is none'}"
+                f"If-Match: expected {' or '.join(sorted(self.match)) or 'a tag'}, the alias is at {tag or 'nothing'}."
             )
         if known & self.none_match:
-            raise PreconditionFailed(f"expected no alias of this name, it exists at {tag}")
+            raise PreconditionFailed(f"If-None-Match: expected no alias of this name, it is there at {tag}.")
 
 
 # ---------------------------------------------------------------- models and versions
@@ -107,14 +107,14 @@ def find_model(session: Session, name: str) -> ModelRow:
     """The model of this name. Raises NotFound."""
     if row := session.scalar(select(ModelRow).where(ModelRow.name == name)):
         return row
-    raise NotFound(f"no model is named {name[:80]!r}")
+    raise NotFound(f"There is no model {name[:80]!r}.")
 
 
 def resolve(session: Session, reference: str) -> Reference:
     """What `name` (its champion), `name@alias` or `name/3` stands for now, in one query. Raises NotFound."""
     parts = _REFERENCE.fullmatch(reference)
     if parts is None:
-        raise NotFound(f"no model is named {reference[:80]!r}: expected name, name@alias or name/number")
+        raise NotFound(f"There is no model {reference[:80]!r}: expected name, name@alias or name/number.")
     alias = None if parts["number"] else parts["alias"] or CHAMPION
     query = select(ModelRow, VersionRow).join(VersionRow, VersionRow.model_id == ModelRow.id)
     if alias is None:
@@ -126,12 +126,10 @@ def resolve(session: Session, reference: str) -> Reference:
         return Reference(found[0], found[1], alias)
     model = find_model(session, parts["model"])
     if alias is None:
-        raise NotFound(f"model {model.name!r} has no version {parts['number']}")
+        raise NotFound(f"Model {model.name!r} has no version {parts['number']}.")
     aliases = sorted(session.scalars(select(AliasRow.name).where(AliasRow.model_id == model.id)))
-    hint = (
-        f"it has {', '.join(aliases)}" if aliases else f"name a version ({model.name}/{model.last_version}) or set it"
-    )
-    raise NotFound(f"model {model.name!r} has no alias {alias!r}; {hint}")
+    hint = f"it has {', '.join(aliases)}" if aliases else f"name a version, {model.name}/{model.last_version}"
+    raise NotFound(f"Model {model.name!r} has no alias {alias!r}; {hint}.")
 
 
 def model_of(session: Session, reference: str) -> ModelRow:
@@ -174,7 +172,7 @@ def find_version(session: Session, model: ModelRow, number: int) -> VersionRow:
     query = select(VersionRow).where(VersionRow.model_id == model.id, VersionRow.number == number)
     if row := session.scalar(query):
         return row
-    raise NotFound(f"model {model.name!r} has no version {number}")
+    raise NotFound(f"Model {model.name!r} has no version {number}.")
 
 
 def delete_version(session: Session, reference: str, number: int) -> str:
@@ -187,7 +185,7 @@ def delete_version(session: Session, reference: str, number: int) -> str:
     query = select(AliasRow.name).filter_by(model_id=model.id, version=number).order_by(AliasRow.name)
     if names := session.scalars(query).all():
         raise Conflict(
-            f"version {number} of {model.name!r} is in use: {', '.join(names)} points to it; move the alias first",
+            f"Version {number} of {model.name!r} is in use, {', '.join(names)} points to it: move the alias first.",
             code="version-in-use",
         )
     session.delete(row)
@@ -216,7 +214,7 @@ def find_alias(session: Session, model: ModelRow, name: str) -> AliasRow:
     """The model's alias of this name. Raises NotFound."""
     if row := _alias(session, model, name):
         return row
-    raise NotFound(f"model {model.name!r} has no alias {name[:80]!r}")
+    raise NotFound(f"Model {model.name!r} has no alias {name[:80]!r}.")
 
 
 def tag(alias: AliasRow) -> str:
@@ -235,7 +233,7 @@ def move(
     alias = _alias(session, model, name)
     condition.check(tag(alias) if alias else None)
     if session.scalar(select(VersionRow.id).filter_by(model_id=model.id, number=version)) is None:
-        detail = f"model {model.name!r} has no version {version}"
+        detail = f"Model {model.name!r} has no version {version}."
         raise NotFound(detail, errors=[Complaint("not-found", detail, pointer="/version")])
     if alias is not None and alias.version == version:
         return alias, False
@@ -253,9 +251,9 @@ def rollback(session: Session, reference: str, name: str, why: Why, *, condition
     query = select(MoveRow.from_version).filter_by(model_id=model.id, alias=name, seq=alias.moves)
     back = session.scalar(query)
     if back is None:
-        raise Conflict(f"alias {name!r} of {model.name!r} was set only once: there is nothing to roll back to")
+        raise Conflict(f"Alias {name!r} of {model.name!r} was set only once: there is nothing to roll back to.")
     if session.scalar(select(VersionRow.id).filter_by(model_id=model.id, number=back)) is None:
-        raise Conflict(f"alias {name!r} of {model.name!r} came from version {back}, which has been deleted")
+        raise Conflict(f"Alias {name!r} of {model.name!r} came from version {back}, which has been deleted.")
     return _set(session, model, name, back, why)
 
 
@@ -265,7 +263,7 @@ def delete_alias(session: Session, reference: str, name: str, why: Why, *, condi
     alias = find_alias(session, model, name)
     condition.check(tag(alias))
     if name == CHAMPION:
-        raise Conflict("the champion cannot be removed, only moved: it answers for the model's bare name")
+        raise Conflict("The champion cannot be removed, only moved: it answers for the model's bare name.")
     _record(session, alias, alias.version, None, why)
     session.delete(alias)
     session.flush()

@@ -56,25 +56,10 @@ def version_documents(session: Session, model: ModelRow, rows: Sequence[VersionR
     aliases: dict[int, list[str]] = {}
     for alias in session.scalars(select(AliasRow).filter_by(model_id=model.id).order_by(AliasRow.name)):
         aliases.setdefault(alias.version, []).append(alias.name)
-    same = (
-        "created_at",
-        "dataset",
-        "revision",
-        "data_digest",
-        "frequency",
-        "time_zone",
-        "config",
-        "metrics",
-        "baselines",
-    )
-    same += ("parameters", "size_bytes", "digest", "device", "train_seconds", "parent")
+    same = ("created_at", "dataset", "revision", "data_digest", "frequency", "time_zone", "config", "metrics")
+    same += ("baselines", "parameters", "size_bytes", "digest", "device", "train_seconds", "parent")
     return [
-        {
-            "model": model.name,
-            "version": row.number,
-            "job": row.job_id,
-            "aliases": aliases.get(row.number, []),
-        }
+        {"model": model.name, "version": row.number, "job": row.job_id, "aliases": aliases.get(row.number, [])}
         | {name: getattr(row, name) for name in same}
         for row in rows
     ]

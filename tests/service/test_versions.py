@@ -47,6 +47,11 @@ def test_a_token_of_another_route_is_refused(client: TestClient, publish: Callab
     assert answer.json()["errors"][0]["pointer"] == "query/page_token"
 
 
+def test_a_token_cannot_carry_what_the_database_does_not_take(client: TestClient) -> None:
+    token = base64.urlsafe_b64encode(b'["\\u0000"]').decode().rstrip("=")
+    assert client.get("/v1/models", params={"page_token": token}).status_code == 422
+
+
 def test_versions_are_newest_first(client: TestClient, publish: Callable[..., int]) -> None:
     for _ in range(5):
         publish()

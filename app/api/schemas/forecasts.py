@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, FailFast, Field, GetPydanticSchema, Strict, model_validator
+from pydantic import AfterValidator, FailFast, Field, GetPydanticSchema, Strict, model_validator
 from pydantic_core import core_schema
 
 from app.api.schemas.common import DatasetName, In, ModelReference, Out
@@ -178,8 +178,6 @@ class WarningOut(Out):
 
 
 class ForecastOut(Out):
-    model_config = ConfigDict(ser_json_inf_nan="null", protected_namespaces=())
-
     model: ModelUsedOut
     dataset: str | None
     revision: int | None

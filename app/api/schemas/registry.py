@@ -3,7 +3,7 @@
 import datetime as dt
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from app.api.schemas.common import In, Out
 
@@ -35,8 +35,6 @@ class ModelsOut(Out):
 
 class VersionOut(Out):
     """The record of one trained, immutable version."""
-
-    model_config = ConfigDict(ser_json_inf_nan="null", protected_namespaces=())
 
     model: str
     version: int
