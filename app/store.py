@@ -148,8 +148,11 @@ def _touched(folder: Path) -> float:
 def _entries(folder: Path, expected: str) -> dict[str, str]:
     """File name -> `sha256:…` as the manifest has it, after the manifest itself has been checked."""
     _check(folder, MANIFEST, expected)
-    files: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())["files"]
-    return {name: "sha256:" + str(files[name]["sha256"]).removeprefix("sha256:") for name in (WEIGHTS, GRAPH)}
+    try:
+        files: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())["files"]
+        return {name: "sha256:" + str(files[name]["sha256"]).removeprefix("sha256:") for name in (WEIGHTS, GRAPH)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, f"{MANIFEST} does not name the other files' digests") from error
 
 
 def _check(folder: Path, name: str, expected: str) -> None:

@@ -168,6 +168,7 @@ def _complaints(
                 if isinstance(value, str) and value != "NaN":
                     text = f"expected a number: {name!r} is a numeric column"
                     wrong.append(Complaint("not-a-number", text, f"{pointer}/{place}", value_preview=value[:60]))
+                    break  # the first tells enough
     return wrong
 
 
@@ -176,7 +177,7 @@ def _noted(names: set[str], known: Mapping[str, Known], wrong: list[Complaint]) 
         raise Invalid(f"{wrong[0].pointer}: {wrong[0].message}.", errors=wrong)
     notes: list[Note] = []
     if unknown := sorted(names - set(known)):
-        text = f"the data this version was trained on have no column {', '.join(map(repr, unknown[:5]))}"
+        text = f"the data have no column {', '.join(map(repr, unknown[:5]))}"
         notes.append(Note("unknown_covariates", text + (f" (and {len(unknown) - 5} more)" if unknown[5:] else "")))
     if unused := sorted(names & set(known)):
         text = f"this version forecasts from the target alone: {', '.join(map(repr, unused[:5]))} changed nothing"

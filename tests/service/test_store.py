@@ -80,6 +80,17 @@ def test_damage_to_any_file_is_seen_before_use(shelf: Path, tiny_version: TrainR
         assert str(shelf) not in caught.value.detail
 
 
+@pytest.mark.parametrize("manifest", [b"", b"[]", b"{}", b'{"files": {}}', b'{"files": {"forward.onnx": 1}}'])
+def test_a_manifest_without_digests_vouches_for_nothing(
+    shelf: Path, tiny_version: TrainResult, manifest: bytes
+) -> None:
+    reserved = filled(shelf, "job_a-1", tiny_version)
+    (reserved / store.MANIFEST).write_bytes(manifest)
+    published = store.publish(shelf, reserved, "job_a-1")
+    with pytest.raises(Unavailable, match="manifest"):
+        store.verify(published, store.digest(published))
+
+
 @pytest.mark.parametrize("file", store.FILES)
 def test_a_file_is_opened_with_its_digest(shelf: Path, tiny_version: TrainResult, file: str) -> None:
     published = store.publish(shelf, filled(shelf, "job_a-1", tiny_version), "job_a-1")
