@@ -23,11 +23,11 @@ COPY README.md LICENSE ./
 COPY migrations migrations
 COPY models models
 COPY app app
-# Tests, headers, and the parts of Arrow that nothing here opens: RPC, object stores, query plans. The last line fails here, not
-# in somebody's night, when one of them was needed after all.
+# Tests, headers, and the parts of Arrow that nothing here opens: RPC and object stores. The last line fails here, not in
+# somebody's night, when one of them was needed after all.
 RUN python -m pip --python /venv/bin/python install --no-deps . \
  && find /venv -type d \( -name tests -o -path '*/pyarrow/include' \) -prune -exec rm -rf {} + \
- && find /venv -path '*/pyarrow/*' \( -name '*flight*' -o -name '*s3*' -o -name '*substrait*' -o -name '*.pxi' \) -delete \
+ && find /venv -path '*/pyarrow/*' \( -name '*flight*' -o -name '*s3*' -o -name '*.pxi' \) -delete \
  && /venv/bin/python -c "import app.main, onnxruntime, pyarrow.compute, pyarrow.csv, pyarrow.dataset, pyarrow.parquet"
 
 FROM build AS build-training
