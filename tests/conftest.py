@@ -17,9 +17,8 @@ from sqlalchemy import create_engine, make_url, text
 from app.config import Settings
 from app.db.migrate import migrate
 from app.db.session import Database
-from app.db.tables import DatasetRow, RevisionRow, SegmentRow, SeriesRow
 from app.main import create_app
-from app.services import segments
+from app.services import datasets
 
 for name in [name for name in os.environ if name.startswith("GATECAST_")]:
     del os.environ[name]
@@ -96,33 +95,15 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 
 @pytest.fixture
 def hourly(database: Database) -> str:
-    """The name of a stored dataset: four hourly series of 300 points with a daily season."""
+    """The name of a stored dataset: four hourly series of 300 points from 1 January 2026, with a daily season."""
+    first = int(np.datetime64("2026-01-01", "us").astype(np.int64))
+    points = [
+        (f"s{number}", first + hour * 3_600_000_000, round(10 + number + wave, 4))
+        for number in range(4)
+        for hour in range(300)
+        for wave in [math.sin(hour * math.tau / 24) + 0.1 * math.sin(hour * (7 + number))]
+    ]
     with database.write("default") as session:
-        dataset = DatasetRow(name="hourly", frequency="h", time_zone="UTC", head=1)
-        session.add(dataset)
-        session.flush()
-        totals = {"series": 4, "points": 1200, "inserted": 1200, "updated": 0, "unchanged": 0}
-        session.add(
-            RevisionRow(
-                dataset_id=dataset.id, number=1, mode="append", digest="sha256:0", columns={"live": []}, audit={}, **totals
-            )
-        )
-        for number in range(4):
-            series = SeriesRow(dataset_id=dataset.id, key=f"s{number}", phase=0, revision=1)
-            session.add(series)
-            session.flush()
-            wave = [math.sin(hour * math.tau / 24) + 0.1 * math.sin(hour * (7 + number)) for hour in range(300)]
-            codec, payload = segments.encode(np.array(wave) + 10 + number)
-            session.add(
-                SegmentRow(
-                    series_id=series.id,
-                    column="",
-                    revision=1,
-                    base=True,
-                    start_step=490_896,
-                    length=300,
-                    codec=codec,
-                    payload=payload,
-                )
-            )
+        row = datasets.create(session, "hourly", ("h", "UTC"), {})
+        datasets.append_points(session, row, points)
     return "hourly"
