@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -20,6 +21,7 @@ from app.cli.root import SERVER, err, out, root
 
 FILE = Path(__file__).parent / "data" / "us_gasoline_weekly.csv"
 DATASET, MODEL, HORIZON = "us-gasoline", "gasoline-demand", 12
+CONFIG: dict[str, Any] = {"cell": "gru", "horizon": HORIZON}
 PATIENCE_S = 60.0  # to wait for the server's first answer
 GRACE_S = 20.0  # to wait for its last
 
@@ -54,16 +56,15 @@ def demo(
         _stop(server)
 
 
-def tour(http: httpx.Client, again: bool = False) -> None:
-    """Upload, train, compare, forecast: each step printed, each skipped when what it makes is there."""
+def tour(http: httpx.Client, again: bool = False, config: Mapping[str, Any] = CONFIG) -> None:
+    """Upload, train, compare, forecast: each step printed; what an earlier tour made is used again."""
     _step("1", "Real data: weekly US gasoline demand (U.S. Energy Information Administration)")
     revision = upload.send(http, FILE, DATASET, {})
     upload.stored(http, DATASET, revision)
     _step("2", "Train a GRU in the background, and compare it with naive forecasts")
     version = None if again else _champion(http)
     if version is None:
-        body: dict[str, Any] = {"dataset": DATASET, "model": MODEL, "preset": "fast"}
-        job = train.start(http, {**body, "config": {"cell": "gru", "horizon": HORIZON}})
+        job = train.start(http, {"dataset": DATASET, "model": MODEL, "preset": "fast", "config": dict(config)})
         version = train.finish(http, job)
     else:
         out.print(f"There is one from {version['created_at'][:10]} (--again trains another).\n", highlight=False)

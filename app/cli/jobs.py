@@ -96,12 +96,12 @@ def list_jobs(
                 job["kind"],
                 job["state"],
                 f"{job['progress']['fraction']:.0%}",
-                job["created_at"][:19].replace("T", " "),
+                job["created_at"][:16].replace("T", " "),
                 _subject(job),
             )
             for job in found
         ]
-        table(None, ["job", "kind", "state", ">done", "asked for (UTC)", "of"], rows)
+        table(None, ["=job", "kind", "state", ">done", "=asked for (UTC)", "of"], rows)
 
 
 def _subject(job: dict[str, Any]) -> str:

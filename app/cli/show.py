@@ -12,13 +12,13 @@ from app.cli.root import out
 
 # Metric -> how a person reads it. Lower is better but for the coverages, which should be what they say.
 METRICS = {
-    "mase": "MASE (errors against a seasonal naive step)",
-    "smape": "sMAPE (%)",
-    "mae": "MAE (units of the data)",
-    "rmse": "RMSE (units of the data)",
-    "wql": "weighted quantile loss",
-    "coverage_80": "share inside the 80 % interval",
-    "msis_80": "MSIS, 80 % interval",
+    "mase": "MASE",
+    "smape": "sMAPE, %",
+    "mae": "MAE, in units of the data",
+    "rmse": "RMSE, in units of the data",
+    "wql": "Weighted quantile loss",
+    "coverage_80": "Share inside the 80 % interval",
+    "msis_80": "MSIS of the 80 % interval",
 }
 NO_BASELINE: dict[str, float] = {}
 
@@ -30,11 +30,13 @@ def print_json(document: Any) -> None:
 
 
 def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table; a column whose name starts with `>` holds numbers and is aligned right."""
+    """A table. A column whose name starts with `>` holds numbers and is aligned right; one with `=` is never folded."""
     made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
     for name in columns:
         right = name.startswith(">")
-        made.add_column(name.removeprefix(">"), justify="right" if right else "left", overflow="fold")
+        made.add_column(
+            name.lstrip(">="), justify="right" if right else "left", overflow="fold", no_wrap=name.startswith("=")
+        )
     for row in rows:
         made.add_row(*(text(cell).replace("[", "\\[") for cell in row))
     out.print(made, highlight=False)
@@ -79,13 +81,13 @@ def leaderboard(version: Mapping[str, Any]) -> None:
     """A version's scores on its held-out origins, beside those of the naive forecasts on the same ones."""
     own: dict[str, float] = version["metrics"]
     baselines: dict[str, dict[str, float]] = version["baselines"]
-    ours = f"{version['model']} version {version['version']}"
+    ours = f"{version['model']}/{version['version']}"
     rows: list[list[object]] = []
     for metric in [name for name in METRICS if name in own] + [name for name in own if name not in METRICS]:
         figures = [baselines.get(name, NO_BASELINE).get(metric) for name in baselines]
         rows.append([METRICS.get(metric, metric), number(own[metric]), *map(number, figures)])
     names = [f">{name.replace('_', ' ')}" for name in baselines]
-    table("Leaderboard, on origins held out from training", ["", f">{ours}", *names], rows)
+    table("Leaderboard, on origins held out from training", ["=", f">{ours}", *names], rows)
     if (verdict := _verdict(own, baselines)) is not None:
         out.print(verdict, highlight=False)
 
@@ -97,4 +99,4 @@ def _verdict(own: Mapping[str, float], baselines: Mapping[str, Mapping[str, floa
     better = 1 - own["mase"] / best
     if better > 0:
         return f"Its error is [bold green]{better:.0%} below[/] the better naive forecast's (MASE)."
-    return f"Its error is [bold yellow]{-better:.0%} above[/] the better naive forecast's (MASE): not worth using yet."
+    return f"Its error is [bold yellow]{-better:.0%} above[/] the better naive forecast's on these origins (MASE)."

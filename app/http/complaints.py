@@ -7,7 +7,15 @@ from typing import Any, cast
 from app.errors import Complaint
 
 PREVIEW = 60
-SECRET = re.compile(r"key|token|secret|password|authorization|credential", re.IGNORECASE)
+SECRET = re.compile(r"api.?key|token|secret|password|authorization|credential", re.IGNORECASE)
+# What dataclasses and models say of the same mistake in different words.
+NO_SUCH_FIELD, FIELD_MISSING = ("extra_forbidden", "There is no such field here"), ("missing", "This field is required")
+SAME = {
+    "extra_forbidden": NO_SUCH_FIELD,
+    "unexpected_keyword_argument": NO_SUCH_FIELD,
+    "missing": FIELD_MISSING,
+    "missing_argument": FIELD_MISSING,
+}
 HINTS = {
     "extra_forbidden": "Remove it or check its spelling; /docs lists the fields.",
     "missing": "Add it; /docs shows an example.",
@@ -22,8 +30,8 @@ def complaints_of(found: Sequence[Mapping[str, Any]], body: object = None) -> li
 
 def _complaint(error: Mapping[str, Any], body: object) -> Complaint:
     place, *parts = error["loc"] or ("body",)
-    kind = str(error["type"])
-    message = _plain(str(error["msg"])).removeprefix("Value error, ")
+    kind, message = str(error["type"]), _plain(str(error["msg"])).removeprefix("Value error, ")
+    kind, message = SAME.get(kind, (kind, message))
     if kind == "json_invalid":
         message = f"The body is not JSON: {_plain(str(error.get('ctx', {}).get('error', '')))} at position {parts[0]}"
         return Complaint(code=kind, message=message, pointer="", hint=HINTS[kind])

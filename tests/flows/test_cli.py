@@ -1,0 +1,255 @@
+"""The client commands against a real server with a real worker: what a person sees, what a program gets."""
+
+import gzip
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from click.testing import Result
+from sqlalchemy import select
+from typer.testing import CliRunner
+
+from app.__main__ import root
+from app.cli import demo, jobs
+from app.cli.client import Failed
+from app.config import Settings
+from app.db.session import Database
+from app.db.tables import VersionRow
+from app.errors import Invalid
+from app.services.registry import NewVersion, add_version
+
+KEY = "correct-horse-battery"
+QUICK = ["--horizon=13", "--context=52", "--hidden=8", "--steps=4", "--config=segment=13"]
+Gatecast = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    """A server with a key and a worker of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATECAST_")}
+    command = [sys.executable, "-P", "-m", "app", "serve", "--port", "0", "--data", str(folder / "data")]
+    process = subprocess.Popen(
+        [*command, "--announce", str(folder / "address")], env=kept | {"GATECAST_API_KEY": KEY}, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not (folder / "address").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield (folder / "address").read_text()
+    process.terminate()
+    assert process.wait(60) == 0
+
+
+@pytest.fixture(scope="module")
+def gatecast(url: str) -> Gatecast:
+    """Run a command as a person would; it has to end with `status`."""
+
+    def run(*arguments: str, status: int = 0, **environment: str) -> Result:
+        settled = {"GATECAST_URL": url, "GATECAST_API_KEY": KEY, "COLUMNS": "120", **environment}
+        result = CliRunner(env=settled).invoke(root, list(arguments))
+        assert result.exit_code == status, result.output
+        assert KEY not in result.output
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(gatecast: Gatecast) -> str:
+    """What `gatecast train` printed for the first version of the demo's model, over in a moment."""
+    gatecast("upload", str(demo.FILE), "-d", demo.DATASET)
+    return gatecast("train", "-d", demo.DATASET, "-m", demo.MODEL, "--cell", "lstm", *QUICK).output
+
+
+@pytest.fixture(scope="module")
+def second(folder: Path, trained: str) -> None:
+    """A second version of the model: the first one's artifact once more."""
+    database, settings = Database(f"sqlite:///{folder}/data/gatecast.db"), Settings(data=folder / "data")
+    with database.write("default") as session:
+        first = session.scalars(select(VersionRow)).one()
+        kept = ("digest", "frequency", "time_zone", "config", "metrics", "baselines", "parameters", "size_bytes")
+        facts = {name: getattr(first, name) for name in (*kept, "device", "train_seconds", "dataset", "revision")}
+        shutil.copytree(settings.store / first.folder, settings.store / "copy-1")
+        add_version(session, NewVersion(model=demo.MODEL, folder="copy-1", promote="never", **facts))
+    database.close()
+
+
+def said(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+def test_an_upload_shows_what_was_stored(gatecast: Gatecast, tmp_path: Path) -> None:
+    shown = gatecast("upload", str(demo.FILE), "-d", "fresh").stdout
+    for piece in ("fresh, revision 1", "1,578", "W-FRI", "series", "gatecast train --dataset fresh"):
+        assert piece in shown
+    (tmp_path / "again.csv.gz").write_bytes(gzip.compress(demo.FILE.read_bytes()))
+    (tmp_path / "again.csv.zst").write_bytes(zstandard.compress(demo.FILE.read_bytes()))
+    for name in ("again.csv.gz", "again.csv.zst"):
+        again = said(gatecast("upload", str(tmp_path / name), "-d", "fresh", "--json"))
+        assert (again["revision"], again["inserted"], again["unchanged"]) == (1, 0, 1578)
+
+
+def test_an_upload_shows_what_the_audit_warns_of(gatecast: Gatecast, tmp_path: Path) -> None:
+    rows = ["date,value", *(f"2026-01-{day:02},{day}" for day in range(1, 21)), "2026-01-03,3"]
+    (tmp_path / "twice.csv").write_text("\n".join(rows))
+    shown = gatecast("upload", str(tmp_path / "twice.csv"), "-d", "twice").stdout
+    assert "The audit warns (1)" in shown
+    assert "22" in shown  # the line of the duplicate
+
+
+def test_a_refused_file_is_said_by_line_and_column(gatecast: Gatecast, tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("date,value\n2026-01-01,1\n2026-01-02,many\n2026-01-03,3\n")
+    result = gatecast("upload", str(tmp_path / "bad.csv"), "-d", "bad", status=1)
+    assert "line 3, column value" in result.stderr
+    assert "many" in result.stderr
+    assert result.stdout == ""
+    gatecast("forecast", "-m", "fuel", "-d", "bad", status=1)  # nothing was stored
+
+
+def test_training_is_followed_and_compared(trained: str) -> None:
+    for piece in ("Leaderboard", "MASE", "seasonal naive", "gasoline-demand/1 is the champion", "gatecast forecast"):
+        assert piece in trained
+
+
+def test_the_demo_shows_the_whole_way_and_takes_what_is_there(gatecast: Gatecast, trained: str, folder: Path) -> None:
+    """Over the same data folder, with a server and a worker of its own that it stops again; no second training."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATECAST_")}
+    command = [sys.executable, "-P", "-m", "app", "demo", "--data", str(folder / "data"), "--port", "0", "--exit"]
+    done = subprocess.run(
+        command, env=kept | {"GATECAST_API_KEY": KEY}, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    pieces = ["us-gasoline, revision 1", "1,578", "There is one from", "Leaderboard", "gasoline-demand/1"]
+    pieces += ["The next week", "2021-05-07", "The next 12 weeks", "2021-07-23", "░"]
+    places = [done.stdout.find(piece) for piece in pieces]
+    assert -1 not in places, pieces[places.index(-1)]
+    assert places == sorted(places)
+    assert KEY not in done.stdout + done.stderr
+    assert [job["spec"]["model"] for job in said(gatecast("jobs", "list", "--json"))].count(demo.MODEL) == 1
+
+
+def test_forecasts_as_table_plot_and_file(gatecast: Gatecast, trained: str, tmp_path: Path) -> None:
+    shown = gatecast("forecast", "-m", demo.MODEL, "-d", demo.DATASET, "-n", "4").stdout
+    assert "2021-05-07" in shown
+    assert "░" in shown  # the interval of the plot
+    assert "2021-04-30" in shown  # its origin
+
+    ask = ("forecast", "-m", f"{demo.MODEL}/1", "-d", demo.DATASET, "-s", "us_gasoline", "-n", "4", "-q", "0.25")
+    answer = said(gatecast(*ask, "-q", "0.75", "--json"))
+    assert list(answer["forecasts"][0]["quantiles"]) == ["0.25", "0.75"]
+    lines = gatecast(*ask, "--csv").stdout.splitlines()
+    assert lines[0] == "key,timestamp,mean,q0.25"
+    assert len(lines) == 5
+    gatecast(*ask, "--output", str(tmp_path / "f.parquet"))
+    table = pq.read_table(tmp_path / "f.parquet")  # pyright: ignore[reportUnknownMemberType]
+    assert table.column("mean").to_pylist() == pytest.approx(answer["forecasts"][0]["mean"])
+    assert "expected a name ending in" in gatecast(*ask, "--output", str(tmp_path / "f.xls"), status=2).stderr
+
+
+def test_models_are_listed_promoted_and_rolled_back(gatecast: Gatecast, second: None) -> None:
+    model = demo.MODEL
+    assert "champion → 1" in gatecast("models").stdout
+    assert "version 2 now" in gatecast("models", "promote", model, "2", "--reason", "a test").stdout
+    assert said(gatecast("models", "list", "--json"))[0]["aliases"] == {"champion": 2}
+    assert "version 1 again" in gatecast("models", "rollback", model).stdout
+    rows = [line.split() for line in gatecast("models", "show", model).stdout.splitlines()]
+    assert [row[0] for row in rows if "us-gasoline" in row] == ["2", "1"]
+    record = said(gatecast("models", "show", model, "1", "--json"))
+    assert (record["version"], record["config"]["hidden"], record["config"]["cell"]) == (1, 8, "lstm")
+    assert "Leaderboard" in gatecast("models", "show", model, "1").stdout
+
+
+def test_jobs_are_listed_followed_cancelled_and_retried(gatecast: Gatecast, trained: str) -> None:
+    endless = ["--horizon", "4", "--context", "52", "--steps", "1000000", "--config", "patience=10000"]
+    job = gatecast("train", "-d", demo.DATASET, "-m", "endless", *endless, "--detach").stdout.strip()
+    assert job.startswith("job_")
+    assert job in gatecast("jobs").stdout
+    assert "cancelled" in gatecast("jobs", "cancel", job).stdout
+    assert said(gatecast("jobs", "show", job, "--json"))["state"] == "cancelled"
+    assert "endless on us-gasoline" in gatecast("jobs", "show", job).stdout
+    assert "was cancelled" in gatecast("jobs", "follow", job, status=1).stderr
+    assert said(gatecast("jobs", "retry", job, "--json"))["state"] == "pending"
+    gatecast("jobs", "cancel", job)
+    done = said(gatecast("jobs", "list", "--state", "succeeded", "--json"))[-1]["id"]
+    assert "/v1/models/gasoline-demand/versions/1" in gatecast("jobs", "follow", done).stdout
+
+
+def test_a_failed_job_is_said_with_its_reason() -> None:
+    error = Invalid("Too short to learn from.", code="unfit-data").document()
+    with pytest.raises(Failed) as failed:
+        jobs.succeeded({"id": "job_1", "state": "failed", "error": error})
+    assert failed.value.sentences[:2] == ["Job job_1 has failed.", "Too short to learn from."]
+    assert "shorter horizon" in failed.value.sentences[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pieces"),
+    [
+        (("train", "-d", "nowhere", "-m", "x"), ["There is no dataset 'nowhere'"]),
+        (("train", "-d", "fresh", "-m", "x", "--layers", "99"), ["/config/layers"]),
+        (("train", "-d", "fresh", "-m", "x", "--config", "hiden=3"), ["/config/hiden", "spelling"]),
+        (("forecast", "-m", "nobody", "-d", "fresh"), ["nobody"]),
+        (("models", "show", "a b"), ["path/model"]),
+        (("jobs", "show", "job_0"), ["There is no job 'job_0'"]),
+    ],
+)
+def test_a_refusal_is_a_sentence(gatecast: Gatecast, arguments: tuple[str, ...], pieces: list[str]) -> None:
+    result = gatecast(*arguments, status=1)
+    assert result.stdout == ""
+    assert result.stderr.startswith("gatecast: ")
+    for piece in pieces:
+        assert piece in result.stderr
+
+
+def test_what_is_wrong_on_this_side_is_said_before_anything_is_sent(gatecast: Gatecast, tmp_path: Path) -> None:
+    odd = tmp_path / "data.xlsx"
+    odd.write_bytes(b"x")
+    assert ".parquet" in gatecast("upload", str(odd), "-d", "x", status=2).stderr
+    assert "name=value" in gatecast("train", "-d", "x", "-m", "x", "--config", "hidden", status=2).stderr
+    gatecast("upload", str(tmp_path / "nothing.csv"), "-d", "x", status=2)
+    assert "not a server's address" in gatecast("jobs", "list", "--url", "ftp://x", status=2).stderr
+
+
+def test_the_key_comes_from_the_environment_or_a_file(gatecast: Gatecast, tmp_path: Path) -> None:
+    refused = gatecast("jobs", status=1, GATECAST_API_KEY="wrong-horse-battery").stderr
+    assert "GATECAST_API_KEY" in refused
+    assert "wrong-horse" not in refused
+    (tmp_path / "key").write_text(KEY + "\n")
+    gatecast("jobs", GATECAST_API_KEY="", GATECAST_API_KEY_FILE=str(tmp_path / "key"))
+    missing = gatecast("jobs", status=2, GATECAST_API_KEY="", GATECAST_API_KEY_FILE="/no/key")
+    assert "No such file" in missing.stderr
+
+
+def test_a_server_that_is_not_there(gatecast: Gatecast) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    result = gatecast("models", "list", "--url", address, status=3)
+    assert f"No server answers at {address}" in result.stderr
+    assert "gatecast serve" in result.stderr
+
+
+def test_help_explains_itself() -> None:
+    result = CliRunner(env={"COLUMNS": "120"}).invoke(root, ["--help"])
+    assert result.exit_code == 0
+    for command in ("serve", "worker", "migrate", "demo", "upload", "train", "forecast", "jobs", "models"):
+        assert f" {command} " in result.output
+        shown = CliRunner(env={"COLUMNS": "120"}).invoke(root, [command, "--help"])
+        assert shown.exit_code == 0
+        assert "Usage" in shown.output
