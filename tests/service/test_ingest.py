@@ -3,17 +3,21 @@
 import gzip
 import math
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import zstandard
 
 from app.errors import Complaint
 from app.services.ingest import Ask, Known, Upload, parse
+from app.services.ingest.reading import parse_here
 
 CSV = "text/csv"
+ARROW = "application/vnd.apache.arrow.stream"
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 Read = Callable[..., Upload]
@@ -318,6 +322,49 @@ def test_truths_are_numbers_and_empty_columns_are_ignored(read: Read) -> None:
     assert warnings(upload) == [("ignored_column", None, "nothing")]
     body = '{"ds":"2026-01-01","y":1,"open":true}\n{"ds":"2026-01-02","y":1,"open":false}'
     assert read(body, NDJSON).covariates["open"].values.tolist() == [1, 0]
+
+
+# ---------------------------------------------------------------- typed columns
+
+
+def test_typed_columns_of_every_kind(tmp_path: Path) -> None:
+    days = ["2026-01-01", "2026-01-02"]
+    for values in (
+        pa.array([1.5, 2.0], pa.float16()),
+        pa.array([Decimal("1.5"), Decimal("2.0")], pa.decimal128(10, 2)),
+        pa.array(["1.5", "2"]).dictionary_encode(),
+        pa.array(["1.5", "2"], pa.string_view()),
+        pa.array([b"1.5", b"2"]),
+    ):
+        for keys in (["A", "A"], pa.array([b"A", b"A"]), pa.array(["A", "A"]).dictionary_encode()):
+            table = pa.table({"key": keys, "ds": pa.array(days), "y": values})
+            assert [row[0::2] for row in rows(read_table(tmp_path, table))] == [("A", 1.5), ("A", 2)]
+
+
+def test_dictionaries_that_differ_between_batches(tmp_path: Path) -> None:
+    def batch(keys: list[str]) -> pa.RecordBatch:
+        return pa.record_batch(
+            {"key": pa.array(keys).dictionary_encode(), "ds": pa.array([1, 1]), "y": pa.array([1, 2])}
+        )
+
+    table = pa.Table.from_batches([batch(["b", "c"]), batch(["a", "d"])])
+    assert [row[0::2] for row in rows(read_table(tmp_path, table))] == [("a", 1), ("b", 1), ("c", 2), ("d", 2)]
+
+
+def test_the_file_form_of_arrow_is_taken_too(read: Read) -> None:
+    table = pa.table({"ds": [1, 2], "y": [3, 4]})
+    with pa.BufferOutputStream() as sink:
+        with pa.ipc.new_file(sink, table.schema) as file:
+            file.write_table(table)
+        body = sink.getvalue().to_pybytes()
+    assert read(body, ARROW).values.tolist() == [3, 4]
+
+
+def read_table(folder: Path, table: pa.Table) -> Upload:
+    """In this process: dozens of others would take their time."""
+    with pa.OSFile(str(folder / "table"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return parse_here(folder / "table", folder, Ask(ARROW), Known())
 
 
 # ---------------------------------------------------------------- an existing dataset

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as parquet
 import pytest
 import zstandard
+from pyarrow import parquet
 
 from app.errors import AppError, Invalid, TooLarge, UnsupportedMedia
 from app.services.ingest import Ask, Known, parse
@@ -190,6 +190,11 @@ DAYS = pa.array(["2026-01-01", "2026-01-02", "2026-01-03"])
             {"ds": pa.array([0, 1, 2**61], pa.timestamp("s")), "y": pa.array([1, 2, 3])},
             ("not_a_time", 3, "ds", str(2**61)),
         ),
+        (
+            {"ds": DAYS, "y": pa.array([1, 2, 3]), "note": pa.array([b"a", b"\xff", b"b"])},
+            ("encoding", None, "note", None),
+        ),
+        ({"ds": DAYS, " y ": pa.array([1, 2, 3]), "y": pa.array([1, 2, 3])}, ("duplicate_column", None, "y", None)),
         ({"id": pa.array([1.0, 2.5, None]), "ds": DAYS, "y": pa.array([1, 2, 3])}, ("not_a_key", None, "id", None)),
         (
             {"id": pa.array([1, 2, 3], pa.date32()), "ds": DAYS, "y": pa.array([1, 2, 3])},
@@ -223,11 +228,8 @@ def test_every_check_of_the_values_speaks_at_once(refuse: Refuse) -> None:
 
 @pytest.mark.parametrize("media_type", [CSV, NDJSON])
 def test_a_hundred_are_listed_and_all_counted(refuse: Refuse, media_type: str) -> None:
-    if media_type == CSV:
-        body = "ds,y\n" + "2026-01-01,x\n" * 70_000
-    else:
-        body = '{"ds":"2026-01-01","y":"x"}\n' * 70_000
-    error = refuse(body, media_type)
+    bodies = {CSV: "ds,y\n" + "2026-01-01,x\n" * 70_000, NDJSON: '{"ds":"2026-01-01","y":"x"}\n' * 70_000}
+    error = refuse(bodies[media_type], media_type)
     assert (error.error_count, len(error.errors)) == (70_000, 100)
     first = 2 if media_type == CSV else 1
     assert [each.row for each in error.errors] == list(range(first, first + 100))
@@ -359,6 +361,30 @@ def test_bombs_are_refused_before_they_fill_the_disk(refuse: Refuse) -> None:
         parquet.write_table(table, sink)
         bomb = sink.getvalue().to_pybytes()
     assert isinstance(refuse(bomb, PARQUET, max_inflated_bytes=10_000_000), TooLarge)
+
+
+def test_a_column_that_claims_a_hundred_million_rows(refuse: Refuse) -> None:
+    table = pa.table({"ds": pa.nulls(10**8), "y": pa.nulls(10**8)})
+    with pa.BufferOutputStream() as sink:
+        with pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+        body = sink.getvalue().to_pybytes()
+    assert len(body) < 1000
+    assert isinstance(refuse(body, ARROW, max_inflated_bytes=10**9), TooLarge)
+
+
+def test_records_that_lack_most_fields(refuse: Refuse) -> None:
+    first = "{" + ",".join(f'"c{place}":1' for place in range(1000)) + "}"
+    for odd in ("", '{"c1":"x"}\n'):  # the quick reader, and the one that looks at each record
+        assert isinstance(refuse(first + "\n" + odd + "{}\n" * 20_000, NDJSON), TooLarge)
+    assert isinstance(refuse("[" + first + ",{}" * 20_000 + "]", JSON), TooLarge)
+
+
+def test_a_column_of_endless_texts(refuse: Refuse) -> None:
+    body = "ds,y,note\n" + "".join(f"{step},1,text {step}\n" for step in range(10_001))
+    assert places(refuse(body, time_column="ds")) == [("too_many_categories", None, "note", None)]
+    long = f"ds,y,note\n1,1,a\n2,1,{'x' * 300}\n"
+    assert places(refuse(long))[0][:3] == ("bad_category", 3, "note")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])

@@ -49,6 +49,7 @@ def stamps(upload: Upload, series: int = 0) -> list[Any]:
         ("2026-03-01", "2026-03-01T00:00:00+00:00"),
         ("20260301", "2026-03-01T00:00:00+00:00"),
         ("2026-03", "2026-03-01T00:00:00+00:00"),
+        ("2026/03/01", "2026-03-01T00:00:00+00:00"),
         ("2026-Q2", "2026-04-01T00:00:00+00:00"),
         ("2026q2", "2026-04-01T00:00:00+00:00"),
         ("2026-03-01 05", "2026-03-01T05:00:00+00:00"),
@@ -76,7 +77,7 @@ def test_ways_to_write_a_time(read: Read, text: str, stamp: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["2026-01-01T00:00:00+24:00", "2026-01-01T00:00:00+01:60", "2026-1-1", "1.5", "0001-01-01T00:00Z+1"]
+    "text", ["2026-01-01T00:00:00+24:00", "2026-01-01T00:00:00+01:60", "2026-1-1", "1.5", "٢٠٢٦-٠١-٠١"]
 )
 def test_what_is_no_time(read: Read, text: str) -> None:
     with pytest.raises(Invalid) as caught:
@@ -97,11 +98,8 @@ def test_timestamps_of_every_unit(read_arrow: Read, unit: str, zone: str | None)
 
 @pytest.mark.parametrize("kind", [pa.date32(), pa.date64(), pa.string(), pa.large_string(), pa.string_view()])
 def test_dates_of_every_type(read_arrow: Read, kind: pa.DataType) -> None:
-    column = pa.array(["2026-01-01", "2026-01-02"])
-    if not pa.types.is_string_view(kind):
-        column = column.cast(kind)
-    else:
-        column = pa.array(["2026-01-01", "2026-01-02"], kind)
+    texts = ["2026-01-01", "2026-01-02"]
+    column = pa.array(texts, kind) if pa.types.is_string_view(kind) else pa.array(texts).cast(kind)
     upload = read_arrow("Asia/Tokyo", ds=column, y=pa.array([1, 2]))
     assert stamps(upload) == ["2026-01-01T00:00:00+09:00", "2026-01-02T00:00:00+09:00"]
 
@@ -136,7 +134,7 @@ def test_epoch_numbers_are_refused_with_a_way_out(read: Read) -> None:
     assert "plain steps" in str(caught.value.errors[0].hint)
 
 
-# ---------------------------------------------------------------- clock changes (Europe/Berlin: 2026-03-29 and 2026-10-25)
+# ---------------------------------------------------------------- clock changes of Berlin: 2026-03-29 and 2026-10-25
 
 BERLIN = "Europe/Berlin"
 

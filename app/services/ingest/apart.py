@@ -6,12 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from app.config import MIB
 from app.errors import Unavailable
 from app.services.ingest.transfer import pack_question, read_answer
 from app.services.ingest.upload import Ask, Known, Upload
 
-OWN_PROCESS_BYTES = MIB
+OWN_PROCESS_BYTES = 1 << 20
 
 
 def parse_apart(path: Path, folder: Path, ask: Ask, known: Known) -> Upload:

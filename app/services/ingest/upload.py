@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.config import MIB
 from app.errors import MAX_LISTED, Complaint
 from models import Calendar
 
@@ -48,7 +47,7 @@ class Ask:
     future_columns: tuple[str, ...] = ()
     past_columns: tuple[str, ...] = ()
     dataset: str = "series"
-    max_inflated_bytes: int = 8192 * MIB
+    max_inflated_bytes: int = 8 << 30
     max_columns: int = 10_000
     max_series: int = 1_000_000
     max_span: int = 10_000_000
