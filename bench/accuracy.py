@@ -158,13 +158,11 @@ def main() -> None:
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         if seed == 0:
             print("\n".join(f"  {reason}" for reason in result.reasons))
-        own, other = result.metrics, result.baselines["seasonal_naive"]
         show(f"seed {seed}, {cpu:.1f} CPU s", score(data, forecast.quantiles))
-        held_out = "  held out:"
-        for name, label in (("mase", "MASE"), ("wql", "wQL"), ("coverage_80", "cov80")):
-            held_out += f" {label} {own.get(name, np.nan):.4f} (seasonal naive {other.get(name, np.nan):.4f})"
+        for name, scores in {"held out": result.metrics, **result.baselines}.items():
+            show(f"  {name}", {key: scores.get(key, np.nan) for key in ("mase", "smape", "wql", "coverage_80")})
         peak = after.ru_maxrss / 1024
-        print(f"{held_out}; {result.parameters} parameters, {result.seconds:.1f} s, peak {peak:.0f} MB", flush=True)
+        print(f"  {result.parameters} parameters, {result.seconds:.1f} s, peak {peak:.0f} MB", flush=True)
         if asked.out:
             deciles = {f"q{level:g}": forecast.quantiles[..., place].ravel() for place, level in enumerate(DECILES)}
             data.test[["unique_id", "ds"]].assign(**deciles).to_csv(asked.out, index=False)

@@ -3,9 +3,13 @@
 # torch's own annotations are incomplete:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+SMALL = 64 * 64
 
 
 def pick(name: str) -> torch.device:
@@ -18,6 +22,19 @@ def pick(name: str) -> torch.device:
     if name in present or (name == "cuda" and "cuda:0" in present):
         return torch.device(name)
     raise ValueError(f"device: expected auto or one of {', '.join(present)}, got {name!r}")
+
+
+@contextmanager
+def threads_for(cells: int) -> Generator[None]:
+    """Inside, torch computes with few threads on the CPU, never more than the caller allows: one where a step works
+    on no more than `SMALL` numbers, else two. Layers this small gain nothing from more, and on busy cores threads
+    that wait for each other at every layer cost many times what they save."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, 1 if cells <= SMALL else 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def devices() -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from models.calendar import Calendar
 from models.checkpoint import Checkpoint, gather, read_checkpoint, restore, write_checkpoint
 from models.config import BacktestPlan, Progress, Run, Stopped, TrainConfig, TrainResult
 from models.course import Course
-from models.device import pick
+from models.device import pick, threads_for
 from models.forecaster import Forecaster
 from models.inference import open_artifact
 from models.presets import EVALUATIONS, Facts, bases_of, complete, options
@@ -36,7 +36,7 @@ DECAY = 0.995  # of the average of the weights that is scored and kept
 CHECKPOINT_SECONDS = 5.0
 PROGRESS_SECONDS = 0.5
 TRIAL_STEPS = 80  # of a short run that tries an option, at least
-TRIED_ON = 24  # held-out steps a short run must be scored on, over all series
+TRIED_ON = 100  # held-out steps a short run is scored on, over all series, where they are long enough
 
 
 def train(series: Sequence[Series], calendar: Calendar, config: TrainConfig, run: Run) -> TrainResult:
@@ -55,9 +55,10 @@ def train(series: Sequence[Series], calendar: Calendar, config: TrainConfig, run
     full, reasons = complete(config, known)
     panel = Panel.of(usable, max(full.context or 1, full.horizon or 1))
     material = Material(panel, calendar, device, fingerprint(usable))
-    full, tried = try_options(material, full, run, options(config, known))
-    course = material.course(full, panel.lengths)
-    state = learn(course, run, material.name)
+    with threads_for((full.batch or 1) * (full.hidden or 1)):
+        full, tried = try_options(material, full, run, options(config, known))
+        course = material.course(full, panel.lengths)
+        state = learn(course, run, material.name)
     facts = {
         "calendar": calendar_facts(calendar),
         "dependence": dependence(course),
@@ -80,8 +81,7 @@ class Material:
     def course(self, config: TrainConfig, until: NDArray[np.int64], horizons: int = 1) -> Course:
         """A course over the first `until` (series,) steps of each series, of which it holds out `horizons` horizons
         where a quarter of the series is as long, else what `windows.held` says."""
-        horizon = config.horizon or 1
-        out = np.maximum(held(until, horizon), np.minimum(horizons * horizon, until // 4))
+        out = np.maximum(held(until, config.horizon or 1), np.minimum(horizons * (config.horizon or 1), until // 4))
         torch.manual_seed(config.seed)
         forecaster = Forecaster(config, bases_of(config, self.calendar))
         return Course(forecaster, self.panel, until - out, until, self.device)
@@ -95,9 +95,10 @@ def try_options(
     too few, the config stays as it is."""
     horizon, lengths = config.horizon or 1, material.panel.lengths
     until = lengths - held(lengths, horizon)
-    horizons = min(8, max(1, -(-TRIED_ON // len(lengths))))
+    long = int(np.sum(until >= 4 * horizon))  # series that can do without another horizon
+    horizons = min(8, max(1, -(-TRIED_ON // max(1, long * horizon))))
     steps = max(TRIAL_STEPS, (config.steps or 1) // 10)
-    if np.sum(until >= 3 * horizon) * horizon < TRIED_ON or steps >= (config.steps or 1):
+    if long * horizons * horizon < TRIED_ON // 4 or steps >= (config.steps or 1):
         return config, {}
     reasons: dict[str, str] = {}
     for name, values in options.items():
