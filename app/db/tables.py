@@ -75,7 +75,8 @@ class InWorkspace:
 
 class DatasetRow(InWorkspace, Base):
     __tablename__ = "datasets"
-    __table_args__ = (Unique("workspace", "name"),)
+    # An id is never used again: what was worked out against a dataset that is gone must not fit the next one.
+    __table_args__ = (Unique("workspace", "name"), {"sqlite_autoincrement": True})
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(String(63))

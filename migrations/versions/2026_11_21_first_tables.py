@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("workspace", sa.String(length=63), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_datasets")),
         sa.UniqueConstraint("workspace", "name", name=op.f("uq_datasets_workspace_name")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "idempotency",
