@@ -128,6 +128,7 @@ def test_a_csv_file_is_refused(
         ('{"id":true,"ds":"2026-01-01","y":1}', NDJSON, ("not_a_key", None, "id", None)),
         ('{"id":"\\u0000","ds":"2026-01-01","y":1}', NDJSON, ("bad_key", 1, "id", "'\\x00'")),
         ("\n \n", NDJSON, ("no_rows", None, None, None)),
+        ("{}\n{}", NDJSON, ("no_rows", None, None, None)),
         ('[{"ds":"2026-01-01","y":1},{"ds":"2026-01-02","y":"x"}]', JSON, ("not_a_number", 2, "y", "x")),
         ('[{"ds":"2026-01-01","y":1}{"ds":"2026-01-02","y":2}]', JSON, ("not_json", 1, None, None)),
         ('[{"ds":"2026-01-01","y":1},,{"ds":"2026-01-02","y":2}]', JSON, ("not_json", 1, None, None)),

@@ -114,6 +114,8 @@ def test_whole_numbers_are_steps(read_arrow: Read, kind: pa.DataType) -> None:
 def test_whole_numbers_are_years_where_the_frequency_is_yearly(read: Read) -> None:
     lines = ["ds,y", "1949,1", "1951,2", "1950,3"]
     assert stamps(read(lines)) == [1949, 1950, 1951]
+    with pytest.raises(Invalid):
+        read(lines, frequency="h")
     assert stamps(read(lines, frequency="YE"))[0] == "1949-01-01T00:00:00+00:00"
     assert stamps(read(lines, frequency="YE")) == stamps(read(["ds,y", "1949-01-01,1", "1950-01-01,3", "1951-01-01,2"]))
 

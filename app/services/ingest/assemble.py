@@ -11,7 +11,7 @@ from app.services.ingest.covariates import Extra, guess_role, read_extra, static
 from app.services.ingest.figures import read_numbers
 from app.services.ingest.grid import Ints, Placed, check_grid, check_spans, ordered, place, to_utc, wanted_frequency
 from app.services.ingest.keys import read_keys
-from app.services.ingest.sheet import Case, Finding, Sheet
+from app.services.ingest.sheet import Case, Finding, Sheet, refuse
 from app.services.ingest.stamps import read_times
 from app.services.ingest.upload import Ask, Audit, Covariate, Known, Upload
 
@@ -50,6 +50,8 @@ class _Content:
 
 def assemble(sheet: Sheet, ask: Ask, known: Known) -> Upload:
     """The sheet as an Upload. Raises Invalid with every complaint of the first check that has any."""
+    if not sheet.columns:
+        refuse("no_rows", "the records of the file are all empty")
     case = Case(ask, known, sheet.rows)
     tidy(sheet, case.warnings)
     content = _read_wide(sheet, case) if ask.layout == "wide" else _read_long(sheet, case)

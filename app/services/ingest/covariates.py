@@ -1,6 +1,7 @@
 """Columns beside the target: number or category, and whether they are static, known in the future, or past only."""
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from app.services.ingest.sheet import Case, Finding, Findings
 from app.services.ingest.upload import Covariate
 
 MAX_CATEGORIES = 10_000
+_BREAKS = re.compile(r"[\t\n\r]")  # in a text these do no harm
 
 
 @dataclass
@@ -31,7 +33,7 @@ class Extra:
     def shown(self, value: float) -> str:
         if self.kind == "category":
             return self.categories[int(value) - 1] if value else ""
-        return "" if np.isnan(value) else f"{value:g}"
+        return "" if np.isnan(value) else repr(value)
 
     def covariate(self, role: str, values: NDArray[np.float64]) -> Covariate:
         chosen = Extra(self.name, self.kind, values, self.categories)
@@ -105,11 +107,11 @@ def _category(column: Column, name: str, findings: Findings) -> Extra | None:
     codes = np.array([rank.get(text or "", 0) for text in texts] + [0], np.float64)
     indices = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
     values = codes[np.concatenate(indices)]
-    for text in categories:
-        if len(text) > 60 and (problem := key_problem(text)):
-            findings.add(
-                Finding("bad_category", problem, int(np.argmax(values == rank[text])), column=name, value=text)
-            )
+    odd = [text for text in categories if len(text) > 60 or not text.isprintable()]
+    for text in odd:
+        if problem := key_problem(_BREAKS.sub(" ", text)):
+            first = int(np.argmax(values == rank[text]))
+            findings.add(Finding("bad_category", problem, first, column=name, value=ascii(text)))
     return Extra(name, "category", values, tuple(categories))
 
 
