@@ -58,7 +58,8 @@ class Parent:
         self.spares.threads = max(1, cores() // len(slots))
         for slot in slots:
             self.free.put(slot)
-        me = census.Member(self.database, self.engine, self.name, devices, [slot.name for slot in slots])
+        said = census.Self(self.name, devices, [slot.name for slot in slots])
+        me = census.Member(self.database, self.engine, said)
         me.beat()  # before the launch: work claimed by a worker without a row would be taken from it at once
         self._launch(len(slots))
         log.info("worker %s: %s", self.name, ", ".join(slot.name for slot in slots))
@@ -173,7 +174,7 @@ class Parent:
         log.info("worker %s stops", self.name)
         self.draining.set()
         stopping = [
-            threading.Thread(target=end, args=(child, GRACE), daemon=True) for _, child in self.children.values()
+            threading.Thread(target=end, args=(child, GRACE), daemon=True) for _, child in list(self.children.values())
         ]
         for thread in stopping:
             thread.start()
@@ -181,7 +182,7 @@ class Parent:
         for thread in stopping:
             thread.join(GRACE + 1.0)
         try:
-            for job_id, (number, _) in self.children.items():
+            for job_id, (number, _) in list(self.children.items()):
                 self._hand_back(job_id, number)
             me.leave()
         except attempts.AWAY as error:
