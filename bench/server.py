@@ -82,14 +82,14 @@ def wait_ready(address: str, seconds: float = 60) -> None:
 
 def wait_job(client: httpx.Client, job: str, seconds: float = 1800, *, say: bool = False) -> dict[str, Any]:
     """The job's row once it has ended; SystemExit when it has not within `seconds`."""
-    deadline, shown = time.monotonic() + seconds, ""
+    deadline, shown = time.monotonic() + seconds, None
     while True:
         row = client.get(f"/v1/jobs/{job}").raise_for_status().json()
         progress = row["progress"] or {}
-        line = f"  {row['state']:<10} {progress.get('fraction') or 0:6.1%}  {progress.get('message') or ''}"
-        if say and line != shown:
-            print(line, flush=True)
-            shown = line
+        mark = (row["state"], int(10 * (progress.get("fraction") or 0)))
+        if say and mark != shown:
+            print(f"  {row['state']:<10} {progress.get('message') or ''}", flush=True)
+            shown = mark
         if row["state"] in ENDED:
             return row
         if time.monotonic() > deadline:
