@@ -175,7 +175,7 @@ def _lay_all(session: Session, sheet: Sheet, columns: Mapping[str, Column], befo
         if column.role != STATIC:
             laid.append(lay(session, sheet, name, _values(upload.covariates[name], column)))
     if sheet.mode == "replace":
-        for name in sorted(set(before) - set(columns)):
+        for name in sorted({*before} - {*columns}):
             laid.append(lay(session, sheet, name, np.full(len(upload.steps), np.nan)))
     return laid
 

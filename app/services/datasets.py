@@ -20,8 +20,6 @@ from app.services.series import read_series, series_rows
 from app.services.sheets import Limits, same
 from models import Calendar
 
-BAD_KEY = "is empty, over 255 bytes or holds control characters"
-
 __all__ = ["Limits", "Outcome", "draft", "find", "read_series", "revision_of", "store"]
 
 
@@ -161,9 +159,8 @@ def append_points(session: Session, dataset: DatasetRow, points: Sequence[tuple[
     keys = sorted({key for key, _, _ in points})
     place_of = {key: place for place, key in enumerate(keys)}
     codes = np.array([place_of[key] for key, _, _ in points])
-    _refuse(
-        np.array([place for place, (key, _, _) in enumerate(points) if key_problem(key)]), "bad-key", BAD_KEY, "key"
-    )
+    wrong = np.flatnonzero([key_problem(key) is not None for key, _, _ in points])
+    _refuse(wrong, "bad-key", "is empty, over 255 bytes or holds control characters", "key")
     if calendar.frequency.is_integer:
         far = np.flatnonzero([abs(time) > MAX_STEP for _, time, _ in points])
         _refuse(far, "out-of-range", f"is not between -{MAX_STEP} and {MAX_STEP}", "timestamp")

@@ -18,6 +18,7 @@ from app.services.sheets import Limits, Mode
 from models import Calendar
 
 LIMITS = Limits()
+AFRESH = {"populate_existing": True}  # what the session already holds may be from before the lock
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,8 @@ def store(
 
 def locked(session: Session, dataset: DatasetRow) -> DatasetRow:
     """The dataset as it is now; nobody else changes it until this transaction ends. Raises NotFound when it is gone."""
-    row = session.scalars(
-        select(DatasetRow).where(DatasetRow.id == dataset.id).with_for_update(),
-        execution_options={"populate_existing": True},
-    ).one_or_none()
+    wanted = select(DatasetRow).where(DatasetRow.id == dataset.id).with_for_update()
+    row = session.scalars(wanted, execution_options=AFRESH).one_or_none()
     if row is None:
         raise NotFound(f"There is no dataset {dataset.name!r} any more.", code="no-such-dataset")
     return row
@@ -121,9 +120,9 @@ def locked(session: Session, dataset: DatasetRow) -> DatasetRow:
 
 def _claimed(session: Session, name: str, calendar: Calendar) -> DatasetRow:
     """The dataset's row, made when missing, locked."""
-    dataset = find(session, name)
-    if dataset is None:
-        make = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[session.get_bind().dialect.name]
+    make = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[session.get_bind().dialect.name]
+    wanted = select(DatasetRow).where(DatasetRow.name == name).with_for_update()
+    while (row := session.scalars(wanted, execution_options=AFRESH).one_or_none()) is None:
         values = {
             "workspace": session.info["workspace"],
             "name": name,
@@ -135,8 +134,7 @@ def _claimed(session: Session, name: str, calendar: Calendar) -> DatasetRow:
         }
         # Another upload may be making the same dataset: then this waits until it is there.
         session.execute(make(DatasetRow).values(values).on_conflict_do_nothing(index_elements=["workspace", "name"]))
-        dataset = session.scalars(select(DatasetRow).where(DatasetRow.name == name)).one()
-    return locked(session, dataset)
+    return row
 
 
 def _check_calendar(dataset: DatasetRow, calendar: Calendar) -> None:

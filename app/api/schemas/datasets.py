@@ -156,7 +156,7 @@ def _split(given: object) -> object:
 
 
 ColumnName = Annotated[str, Field(max_length=255)]
-ColumnNames = Annotated[list[ColumnName], BeforeValidator(_split), Field(default_factory=list[str], max_length=10_000)]
+ColumnNames = Annotated[list[ColumnName], BeforeValidator(_split), Field(default_factory=list[str], max_length=200)]
 
 
 class UploadQuery(In):
