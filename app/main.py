@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import shutil
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -26,6 +28,8 @@ from app.services.opened import OpenVersions
 from app.services.registry import rubbish
 
 log = logging.getLogger("gatecast")
+
+EXAMPLES = Path(__file__).parent / "api" / "examples.json"
 
 LEFTOVER_S = 6 * 3600.0  # a file in the spool that nobody has written to for so long belongs to a request that died
 TIDY_EVERY_S = 3600.0
@@ -52,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.engine = Engine(settings.url)
     app.state.versions = OpenVersions(settings.store, settings.max_versions_loaded)
     install_problems(app)
-    install_openapi(app)
+    install_openapi(app, EXAMPLES)
     install_docs(app)
     for module in (datasets, revisions, series, jobs, registry, forecasts, backtests, system):
         app.include_router(module.router)
@@ -98,13 +102,17 @@ async def _tidy_every_hour(app: FastAPI) -> None:
 
 
 def sweep_spool(settings: Settings, now: float) -> None:
-    """Drop the spooled bodies of requests that died; a request that is alive writes to its own."""
-    for file in settings.spool.iterdir():
+    """Drop the spooled bodies of requests that died, and the folders of their parsers; those alive write to theirs."""
+    for left in settings.spool.iterdir():
         try:
-            if now - file.stat().st_mtime >= LEFTOVER_S:
-                file.unlink()
-                log.info("dropped %s from the spool: the request that wrote it is gone", file.name)
-        except OSError:  # another process was quicker, or it is a folder of a parser at work
+            if now - max(path.stat().st_mtime for path in (left, *left.rglob("*"))) < LEFTOVER_S:
+                continue
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+            log.info("dropped %s from the spool: the request that wrote it is gone", left.name)
+        except OSError:  # another process was quicker
             continue
 
 

@@ -24,11 +24,11 @@ from models import Calendar
 router = APIRouter(prefix="/v1/datasets", tags=["Datasets"])
 
 CREATE: dict[str, Any] = {
-    "name": "gasoline",
-    "frequency": "W-SUN",
-    "time_zone": "UTC",
+    "name": "shop-sales",
+    "frequency": "D",
+    "time_zone": "Europe/Berlin",
     "bounds": {"min": 0},
-    "description": "Weekly supply of motor gasoline in the United States.",
+    "description": "Daily sales of each shop.",
 }
 IfMatch = Annotated[
     str | None,
@@ -94,7 +94,10 @@ def _check(session: ReadSession, row: DatasetRow, if_match: str | None) -> None:
 def create_dataset(
     request: Request,
     session: WriteSession,
-    body: Annotated[DatasetIn, Body(openapi_examples={"Weekly": {"summary": "Weekly series", "value": CREATE}})],
+    body: Annotated[
+        DatasetIn,
+        Body(openapi_examples={"Daily": {"summary": "Daily series that cannot fall below zero", "value": CREATE}}),
+    ],
 ) -> Response:
     """Makes a dataset without data. An upload to a name that does not exist makes one too, so this is only needed to
     say more about it: the frequency and time zone beforehand, bounds, a description."""
@@ -116,7 +119,7 @@ def list_datasets(
     page_size: PageSize = DEFAULT_SIZE,
     page_token: PageToken = None,
 ) -> DatasetsOut:
-    """Datasets by name."""
+    """All datasets, by name, each as its newest revision has it."""
     rows, last = datasets.list_page(session, text_after(page_token), page_size)
     token = None if last is None else encode_token([last])
     response.headers.update(next_link(request, token))

@@ -36,15 +36,15 @@ SENT = {
 }
 NEXT = {
     "dataset": "gasoline",
-    "points": [{"key": "us_gasoline", "timestamp": "2021-05-07", "value": 8799}],
+    "points": [{"key": "us_gasoline", "timestamp": "2020-01-03", "value": 8133}],
     "quantiles": [0.1, 0.9],
 }
 LONG = {
     "key": ["us_gasoline", "us_gasoline"],
-    "timestamp": ["2021-05-07T00:00:00+00:00", "2021-05-14T00:00:00+00:00"],
-    "mean": [8912.5, 8990.1],
-    "q0.1": [8701.0, 8754.4],
-    "q0.9": [9130.2, 9218.8],
+    "timestamp": ["2020-01-03T00:00:00+00:00", "2020-01-10T00:00:00+00:00"],
+    "mean": [8512.5, 8590.1],
+    "q0.1": [8301.0, 8354.4],
+    "q0.9": [8730.2, 8818.8],
 }
 TABLES = {media: said for media, said in table_documented("", LONG)["content"].items() if media != JSON}
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from io import BufferedReader
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, BackgroundTasks, Body, Depends, Header, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Body, Depends, Header, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app import store
@@ -140,7 +140,9 @@ def delete_version(
     after.add_task(store.remove, request.app.state.settings.store, folder)
 
 
-FileName = Literal["weights.safetensors", "forward.onnx", "manifest.json"]
+FileName = Annotated[
+    Literal["weights.safetensors", "forward.onnx", "manifest.json"], Path(description="Which of the three files.")
+]
 MEDIA = {store.MANIFEST: "application/json"}
 
 

@@ -21,11 +21,12 @@ from app.services.ingest import Ask, parse
 
 router = APIRouter(prefix="/v1/datasets/{dataset}/revisions", tags=["Datasets"])
 
-EXAMPLE = "unique_id,ds,y\nus,2026-01-04,8.61\nus,2026-01-11,8.54\nus,2026-01-18,8.72\nus,2026-01-25,8.69\n"
+EXAMPLE = "unique_id,ds,y\nus_gasoline,2020-01-03,8133\nus_gasoline,2020-01-10,8558\nus_gasoline,2020-01-17,8662\n"
 RECORDS = (
-    '{"key": "us", "timestamp": "2026-01-04", "value": 8.61}\n{"key": "us", "timestamp": "2026-01-11", "value": 8.54}\n'
+    '{"key": "us_gasoline", "timestamp": "2020-01-03", "value": 8133}\n'
+    '{"key": "us_gasoline", "timestamp": "2020-01-10", "value": 8558}\n'
 )
-COLUMNS = {"key": ["us", "us"], "timestamp": ["2026-01-04", "2026-01-11"], "value": [8.61, 8.54]}
+COLUMNS = {"key": ["us_gasoline"] * 2, "timestamp": ["2020-01-03", "2020-01-10"], "value": [8133, 8558]}
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 BODY: dict[str, Any] = {
     "requestBody": {

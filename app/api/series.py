@@ -17,9 +17,9 @@ from models import Calendar
 router = APIRouter(prefix="/v1/datasets/{dataset}/series", tags=["Datasets"])
 
 POINTS: dict[str, list[Any]] = {
-    "key": ["us", "us", "us"],
-    "timestamp": ["2026-01-04T00:00:00+00:00", "2026-01-11T00:00:00+00:00", "2026-01-18T00:00:00+00:00"],
-    "value": [8.61, None, 8.72],
+    "key": ["us_gasoline"] * 3,
+    "timestamp": ["1991-02-08T00:00:00+00:00", "1991-02-15T00:00:00+00:00", "1991-02-22T00:00:00+00:00"],
+    "value": [6621, 6433, 6582],
 }
 
 

@@ -1,5 +1,8 @@
 """The OpenAPI document: what the framework makes of the routes, with our errors, security and groups."""
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -86,19 +89,19 @@ COMPLAINT = {
 }
 
 
-def install_openapi(app: FastAPI) -> None:
-    """Let `app.openapi()` answer with `document`, made once."""
+def install_openapi(app: FastAPI, examples: Path) -> None:
+    """Let `app.openapi()` answer with `document`, made once; `examples` is a JSON file of answers by operation."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = document(app)
+            app.openapi_schema = document(app, json.loads(examples.read_bytes()))
         return app.openapi_schema
 
     app.openapi = openapi
 
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document of the application's routes."""
+def document(app: FastAPI, examples: Mapping[str, Any]) -> dict[str, Any]:
+    """The OpenAPI document of the application's routes, each successful answer with its example."""
     made = get_openapi(
         title=app.title,
         version=app.version,
@@ -117,6 +120,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     for path, operations in made["paths"].items():
         for operation in operations.values():
             _complete(path, operation)
+            _exemplify(operation, examples.get(operation["operationId"]))
     return made
 
 
@@ -138,3 +142,12 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
     else:
         responses.pop("422", None)
     operation["responses"] = dict(sorted(responses.items()))
+
+
+def _exemplify(operation: dict[str, Any], example: Any) -> None:
+    """Put the example beside the schema of each successful answer that is JSON, or events when it is a text."""
+    media = "text/event-stream" if isinstance(example, str) else "application/json"
+    for status, response in operation["responses"].items():
+        said = response.get("content", {}).get(media)
+        if example is not None and status < "300" and said is not None:
+            said.setdefault("example", example)

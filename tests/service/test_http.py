@@ -151,9 +151,12 @@ def test_the_spool_loses_only_what_is_old(settings: Settings) -> None:
     old, new = settings.spool / "old", settings.spool / "new"
     for file in (old, new):
         file.write_bytes(b"x")
-    folder = settings.spool / "folder"
-    folder.mkdir()
+    dead, at_work = settings.spool / "ingest-dead", settings.spool / "ingest-at-work"
+    for folder in (dead, at_work):
+        folder.mkdir()
+        (folder / "part").write_bytes(b"x")
     now = new.stat().st_mtime + LEFTOVER_S + 1
-    os.utime(new, (now - 10, now - 10))
+    for file in (new, at_work / "part"):
+        os.utime(file, (now - 10, now - 10))
     sweep_spool(settings, now)
-    assert sorted(Path(settings.spool).iterdir()) == [folder, new]
+    assert sorted(Path(settings.spool).iterdir()) == [at_work, new]

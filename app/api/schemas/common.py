@@ -72,7 +72,13 @@ AliasPath = Annotated[
 ]
 NumberPath = Annotated[int, Path(ge=1, le=2**31 - 1, description="Number of the revision or version.", examples=[1])]
 KeyPath = Annotated[
-    str, Path(min_length=1, max_length=255, description="Key of the series; it may contain `/`.", examples=["us"])
+    str,
+    Path(
+        min_length=1,
+        max_length=255,
+        description="Key of the series; it may contain `/`.",
+        examples=["us_gasoline"],
+    ),
 ]
 JobPath = Annotated[
     str,

@@ -138,7 +138,7 @@ class PointIn(In):
     key: Key
     timestamp: str | Integer = Field(
         description="RFC 3339, local to the dataset's zone without an offset; an integer for `step`.",
-        examples=["2021-05-07"],
+        examples=["2020-01-03"],
     )
     value: Value = Field(description="The value; null says that it is missing.")
 
