@@ -224,6 +224,7 @@ def test_every_check_of_the_values_speaks_at_once(refuse: Refuse) -> None:
         ("infinite", 4, "y", "inf"),
     ]
     assert error.detail.startswith("5 problems in the file, nothing was stored; the first (row 2, column 'ds')")
+    assert "expected a time, got 'x'" in error.detail
     assert "Rows are numbered as the lines of the file, the header is row 1." in error.detail
 
 

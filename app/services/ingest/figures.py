@@ -29,7 +29,7 @@ def read_numbers(column: Column, name: str, findings: Findings, commas: bool = F
     if types.is_null(kind):
         return np.full(len(column), np.nan)
     if types.is_boolean(kind):
-        like = Finding("not_a_number", "expected a number, got true or false", column=name, hint="send 1 and 0")
+        like = Finding("not_a_number", "expected a number and not true or false", column=name, hint="send 1 and 0")
         findings.add_rows(
             like, np.flatnonzero(_array(column.is_valid())), lambda index: str(column[index].as_py()).lower()
         )

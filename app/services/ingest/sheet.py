@@ -102,9 +102,11 @@ class Findings:
         complaints = self.complaints(rows)
         first = complaints[0]
         place = "" if first.row is None else f" (row {first.row}{f', column {first.column!r}' if first.column else ''})"
+        plain = first.value_preview is not None and first.message.startswith("expected")
+        got = f", got {first.value_preview!r}" if plain else ""
         number = "1 problem" if self.count == 1 else f"{self.count} problems"
         raise Invalid(
-            f"{number} in the file, nothing was stored; the first{place}: {first.message}. {rows.explained}",
+            f"{number} in the file, nothing was stored; the first{place}: {first.message}{got}. {rows.explained}",
             code=code,
             errors=complaints,
             error_count=self.count,
