@@ -40,8 +40,8 @@ RUN touch /mark && sleep 1 \
       *) python -m pip --python /venv/bin/python install --no-deps --retries 0 --timeout 10 --extra-index-url "$TORCH_INDEX" -r /torch.txt || true ;; \
     esac \
  && python -m pip --python /venv/bin/python install -r /training.txt \
- && find /venv -type d \( -name tests -o -path '*/torch/include' -o -path '*/torch/bin' -o -path '*/torch/test' \) -prune -exec rm -rf {} + \
- && find /venv -name '*.a' -delete \
+ && find /venv -type d \( -name tests -o -path '*/torch/include' -o -path '*/torch/test' \) -prune -exec rm -rf {} + \
+ && find /venv -name '*.a' -delete && /venv/bin/python -c "import models.training, onnx, onnxscript" \
  && mkdir /added && cd / && find venv -cnewer /mark ! -type d -print0 | tar --null --files-from=- -cf - | tar -xf - -C /added
 
 # ---------------------------------------------------------------- api: what answers
