@@ -41,6 +41,10 @@ class Worker:
         found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
         return [int(pid) for pid, nice in zip(found[::2], found[1::2], strict=True) if int(nice) > 0]
 
+    def until_at_work(self) -> int:
+        """Process id of a child at work, as soon as there is one."""
+        return until(self.at_work)[0]
+
     def kill(self) -> None:
         """kill -9 of the parent alone; its children have to notice."""
         self.process.kill()
@@ -74,7 +78,7 @@ def until(found: Callable[[], Any]) -> Any:
     while time.monotonic() < deadline:
         if answer := found():
             return answer
-        time.sleep(0.2)
+        time.sleep(0.1)
     pytest.fail("waited two minutes in vain")
 
 

@@ -12,12 +12,11 @@ ENDLESS = 1_000_000  # steps: hours
 def test_what_dead_and_stopped_workers_leave_is_finished_once(
     jobs: Any, start_worker: Callable[[], Any], settings: Settings
 ) -> None:
-    """kill -9 of the parent alone, in mid-training: its child goes too, and the next worker ends the job. That one is
-    told to stop in the middle of another job: it hands it back with its checkpoint."""
-    job, endless = jobs.train(60), jobs.train(ENDLESS)
+    """kill -9 of the parent alone while its child works: the child goes too, and the next worker ends the job. That one
+    is told to stop in the middle of another job: it hands it back with its checkpoint."""
+    job, endless = jobs.train(30), jobs.train(ENDLESS)
     first = start_worker()
-    jobs.wait_for_step(job, 1)
-    child = first.at_work()[0]
+    child = first.until_at_work()
     first.kill()
     second = start_worker()
     ended = jobs.wait(job, "succeeded", "failed")

@@ -30,7 +30,7 @@ def test_one_slot_trains_survives_a_kill_and_makes_way_for_the_next(
     assert system["devices"][-1]["kind"] == "cpu"
     assert [one["id"] for one in system["workers"]] == [jobs.show(second)["worker"]]
     assert system["queue"] == {"pending": 1, "running": 1}
-    os.kill(worker.at_work()[0], signal.SIGKILL)
+    os.kill(worker.until_at_work(), signal.SIGKILL)
     assert jobs.begun_at(second, attempt=2) >= saved
     assert any("SIGKILL" in line for line in jobs.lines(second))
 
