@@ -26,12 +26,13 @@ HEAVY = 20.0  # the largest weight of a window over the usual one
 @dataclass(frozen=True)
 class Batch:
     """Windows on the device: what the network gets, and the scaled target (batch, horizon) with its mask and each
-    window's weight (batch, 1), all float32."""
+    window's weight (batch, 1), all float32; `scale` (batch, 1) stays float64 where the windows were prepared."""
 
     ready: Prepared
     target: Tensor
     known: Tensor
     weight: Tensor
+    scale: Tensor
 
 
 class Course:
@@ -67,8 +68,8 @@ class Course:
         weight = ready.scale * self.weights[torch.from_numpy(which).to(self.store)][:, None]
         mean = weight.mean()
         weight = (weight / torch.where(mean > 0, mean, 1.0)).clamp(max=HEAVY)
-        device = self.device
-        return Batch(ready.to(device), target.float().to(device), known.float().to(device), weight.float().to(device))
+        target, known, weight = (part.float().to(self.device) for part in (target, known, weight))
+        return Batch(ready.narrow(self.device), target, known, weight, ready.scale)
 
     def draw(self, random: np.random.Generator, count: int) -> Batch:
         """A batch of `count` windows to learn from."""
@@ -77,7 +78,7 @@ class Course:
 
     def loss(self, batch: Batch) -> Tensor:
         """The mean pinball loss of the forecasts over known targets, levels and windows, in scaled units, weighted."""
-        error = batch.target[..., None] - self.forecaster.scaled_quantiles(batch.ready).float()
+        error = batch.target[..., None] - self.forecaster.scaled_quantiles(batch.ready)
         pinball = torch.maximum(self.levels * error, (self.levels - 1.0) * error).mean(2)
         counted = batch.known * batch.weight
         return (pinball * counted).sum() / counted.sum().clamp_min(1e-6)
@@ -89,8 +90,8 @@ class Course:
         if not len(self.sampler.which):
             return
         batch = self.draw(random, 2048)
-        counts = (batch.known > 0) & (batch.ready.scale.to(self.device) > 0)
-        bases = batch.ready.bases.float().to(self.device)  # (window, horizon, base)
+        counts = (batch.known > 0) & (batch.scale > 0).to(self.device)
+        bases = batch.ready.bases  # (window, horizon, base)
         errors = torch.where(counts[..., None], (batch.target[..., None] - bases).abs(), torch.nan)
         mean = errors.nanmean(0).nan_to_num(1.0).clamp_min(1e-6)  # (horizon, base)
         logits = -4.0 * mean.log()
@@ -126,11 +127,11 @@ class Course:
         def examine() -> tuple[float, float]:
             scores: list[Tensor] = []
             for batch, unit in zip(batches, units, strict=True):
-                error = batch.target[..., None] - self.forecaster.scaled_quantiles(batch.ready).float()
+                error = batch.target[..., None] - self.forecaster.scaled_quantiles(batch.ready)
                 losses = 2.0 * torch.maximum(self.levels * error, (self.levels - 1.0) * error).mean(2)
                 both = torch.stack([losses, error[..., anchor].abs()], dim=2) * batch.known[..., None]
                 count = batch.known.sum(1).clamp_min(1.0)[:, None]
-                size = (batch.ready.scale.to(unit.device) / unit).float().to(self.device)
+                size = (batch.scale / unit).float().to(self.device)
                 scores.append(both.sum(1) / count * size)  # (window, 2)
             if not scores:
                 return float("nan"), float("nan")

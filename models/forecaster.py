@@ -1,7 +1,7 @@
 """The forecaster: one torch module from a raw context to quantiles in the data's units. It is what is trained and
 exported."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,9 @@ class Prepared:
     scale: Tensor
     bases: Tensor
 
-    def to(self, device: torch.device) -> "Prepared":
-        return Prepared(*(getattr(self, name).to(device) for name in ("context", "mask", "shift", "scale", "bases")))
+    def narrow(self, device: torch.device) -> "Prepared":
+        """All of it in float32 on a device: exact enough to learn from, and MPS knows no float64."""
+        return Prepared(*(getattr(self, field.name).float().to(device) for field in fields(self)))
 
 
 class Forecaster(nn.Module):
@@ -48,13 +49,13 @@ class Forecaster(nn.Module):
         return Prepared(scaled.float(), mask.float(), shift, scale, bases)
 
     def scaled_quantiles(self, ready: Prepared) -> Tensor:
-        """Quantiles in scaled units, (batch, horizon, level) float64, without bounds."""
+        """Quantiles in scaled units, (batch, horizon, level) in the bases' type, without bounds."""
         offsets, weights = self.network(ready.context, ready.mask)
         if not self.bases:
-            return offsets.double()
-        weights = weights.double()
+            return offsets.to(ready.bases.dtype)
+        weights = weights.to(ready.bases.dtype)
         base = (ready.bases * weights).sum(2, keepdim=True) / weights.sum(2, keepdim=True)
-        return base + offsets.double()
+        return base + offsets
 
     def forward(self, context: Tensor, mask: Tensor) -> Tensor:
         """Quantiles in the data's units, (batch, horizon, level) float64: never decreasing along levels, within the

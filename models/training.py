@@ -56,9 +56,9 @@ def train(series: Sequence[Series], calendar: Calendar, config: TrainConfig, run
     panel = Panel.of(usable, max(full.context or 1, full.horizon or 1))
     material = Material(panel, calendar, device, fingerprint(usable))
     with threads_for((full.batch or 1) * (full.hidden or 1)):
-        full, tried = try_options(material, full, run, options(config, known))
+        full, tried, done = try_options(material, full, run, options(config, known))
         course = material.course(full, panel.lengths)
-        state = learn(course, run, material.name)
+        state = learn(course, _part(run, done, done + (full.steps or 1)), material.name)
     facts = {
         "calendar": calendar_facts(calendar),
         "dependence": dependence(course),
@@ -89,41 +89,48 @@ class Material:
 
 def try_options(
     material: Material, config: TrainConfig, run: Run, options: Mapping[str, Sequence[Any]]
-) -> tuple[TrainConfig, dict[str, str]]:
-    """The config with those `options` (field -> values), one field after the other, that do best in short runs, and
-    field -> reason of each. The runs are scored on steps before those that the version is scored on; where these are
-    too few, the config stays as it is."""
+) -> tuple[TrainConfig, dict[str, str], int]:
+    """The config with those `options` (field -> values), one field after the other, that do best in short runs, field
+    -> reason of each, and the steps the runs took. The same config comes back to the same folder: nothing is tried
+    twice. The runs are scored on steps before those that the version is scored on; where these are too few, the
+    config stays as it is."""
     horizon, lengths = config.horizon or 1, material.panel.lengths
     until = lengths - held(lengths, horizon)
     long = int(np.sum(until >= 4 * horizon))  # series that can do without another horizon
     horizons = min(8, max(1, -(-TRIED_ON // max(1, long * horizon))))
     steps = max(TRIAL_STEPS, (config.steps or 1) // 10)
     if long * horizons * horizon < TRIED_ON // 4 or steps >= (config.steps or 1):
-        return config, {}
+        return config, {}, 0
     reasons: dict[str, str] = {}
+    asides = sum(len(values) for values in options.values())
+    done = 0
     for name, values in options.items():
         scores: list[float] = []
         for value in values:
             asked = config.replace(**{name: value}, steps=steps)
+            part = _part(run, done, asides * steps + (config.steps or 1), f"trying {name} {value}")
+            folder = run.folder / "tried" / hashlib.sha256(json.dumps(asked.document()).encode()).hexdigest()[:16]
             course = material.course(asked, until, horizons)
-            scores.append(learn(course, _aside(run, f"trying {name} {value}", asked), material.name).score)
+            scores.append(learn(course, dataclasses.replace(part, folder=folder), material.name).score)
+            done += steps
         if not all(math.isfinite(score) for score in scores):
-            return config, reasons
+            continue
         best = values[int(np.argmin(scores))]
         tried = ", ".join(f"{value} {score:.3f}" for value, score in zip(values, scores, strict=True))
         config = config.replace(**{name: best})
         reasons[name] = f"{name} {best}: best in short runs on earlier held-out steps ({tried})."
-    return config, reasons
+    return config, reasons, done
 
 
-def _aside(run: Run, message: str, config: TrainConfig) -> Run:
-    """A short run beside the main one: the same config comes back to the same folder, so nothing is tried twice."""
-    digest = hashlib.sha256(json.dumps(config.document()).encode()).hexdigest()
+def _part(run: Run, done: int, total: int, message: str = "") -> Run:
+    """A part of a run, whose steps begin at `done` of `total`, so that progress and checkpoints only ever go up."""
 
     def tell(progress: Progress) -> None:
-        run.on_progress(dataclasses.replace(progress, message=message))
+        text = message or f"step {progress.step} of {progress.total}"
+        known = {"step": done + progress.step, "total": total, "checkpoint": done + progress.checkpoint}
+        run.on_progress(dataclasses.replace(progress, message=text, **known))
 
-    return dataclasses.replace(run, folder=run.folder / "tried" / digest[:16], on_progress=tell)
+    return dataclasses.replace(run, on_progress=tell)
 
 
 @dataclass
@@ -266,7 +273,7 @@ def _rate(step: int, total: int) -> float:
 def _progress(state: State, total: int) -> Progress:
     metrics = {"validation_loss": state.score, "validation_mase": state.mase, "train_loss": state.loss}
     metrics = {key: value for key, value in metrics.items() if math.isfinite(value)}
-    return Progress(state.step, total, f"step {state.step} of {total}", metrics, state.saved)
+    return Progress(state.step, total, "", metrics, state.saved)
 
 
 def fingerprint(series: Sequence[Series]) -> str:

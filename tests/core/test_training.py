@@ -112,6 +112,26 @@ def test_progress_ends_with_the_last_step(history: list[Series], months: Calenda
     assert [one.step for one in told] == sorted(one.step for one in told)
 
 
+def test_options_are_tried_before_and_resumed_too(months: Calendar, tmp_path: Path) -> None:
+    history = waves(6, 250)
+    config = TINY.replace(steps=90, hidden=4, batch=8, patience=20)
+    told: list[Progress] = []
+    run = Run(tmp_path / "whole", device="cpu", on_progress=told.append)
+    whole = train(history, months, config, run)
+    tried = [reason for reason in whole.reasons if "best in short runs" in reason]
+    assert [reason.split()[0] for reason in tried] == ["scaling", "aligned"]
+    assert f"{whole.config.scaling} " in tried[0]
+    assert (told[-1].step, told[-1].total) == (5 * 80 + 90, 5 * 80 + 90)
+    assert [one.step for one in told] == sorted(one.step for one in told)
+    assert [one.checkpoint for one in told] == sorted(one.checkpoint for one in told)
+    switch = Switch(130)  # in the middle of the second short run
+    with pytest.raises(Stopped, match="stopped at step 50 of 80"):
+        train(history, months, config, Run(tmp_path / "halves", device="cpu", should_stop=switch))
+    again = train(history, months, config, Run(tmp_path / "halves", device="cpu"))
+    assert same(whole, again)
+    assert whole.reasons == again.reasons
+
+
 def test_learning_stops_when_nothing_gets_better(months: Calendar, tmp_path: Path) -> None:
     noise = [Series("n", np.random.default_rng(0).normal(size=80))]
     told: list[Progress] = []
