@@ -13,7 +13,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dbos import DBOSClient, DBOSPortableJSONSerializer
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -40,6 +39,8 @@ class Engine:
     """The API's side of the job engine. Opens no connection before it is used; safe to share between threads."""
 
     def __init__(self, url: str) -> None:
+        from dbos import DBOSClient, DBOSPortableJSONSerializer  # half a second that a worker's child need not spend
+
         # The engine's own default serialiser is pickle: whoever could write the database could run code in the workers.
         self._client = DBOSClient(
             system_database_url=url,
