@@ -7,7 +7,7 @@ events, which keeps `seq` in order.
 
 import datetime as dt
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -210,13 +210,13 @@ def lose(session: Session, job_id: str, number: int, reason: str) -> bool:
     return True
 
 
-def strays(session: Session, running: Mapping[str, int]) -> list[str]:
-    """Which of these attempts (job -> number) no longer hold their job: cancelled or taken over."""
+def strays(session: Session, running: Collection[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Which of these attempts (job, number) no longer hold their job: cancelled or taken over."""
     if not running:
         return []
-    query = select(JobRow.id, JobRow.attempt).where(JobRow.id.in_(running), JobRow.state == "running")
-    held = dict(session.execute(query).all())
-    return [job_id for job_id, number in running.items() if held.get(job_id) != number]
+    query = select(JobRow.id, JobRow.attempt).where(JobRow.id.in_({job_id for job_id, _ in running}))
+    held = {(job_id, number) for job_id, number in session.execute(query.where(JobRow.state == "running"))}
+    return [attempt for attempt in running if attempt not in held]
 
 
 def active(session: Session, before: dt.datetime) -> dict[str, int]:

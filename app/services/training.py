@@ -181,11 +181,13 @@ def _conclude(session: Session, attempt: Attempt, new: NewVersion, gate: Gate | 
     promoted = _champion(session, new.model) == row.number
     result: dict[str, Any] = {"href": f"/v1/models/{new.model}/versions/{row.number}", "promoted": promoted}
     if gate is not None:
-        names = ("metric", "value", "champion", "champion_value")
-        result["gate"] = {name: getattr(gate, name) for name in names} | {"passed": promoted}
+        value = gate.value if math.isfinite(gate.value) else None
+        compared = {"champion": gate.champion, "champion_value": gate.champion_value}
+        result["gate"] = {"metric": gate.metric, "value": value, **compared, "passed": promoted}
         if why_not := gate.origins.get("champion_error"):
             result["gate"]["champion_error"] = why_not
-    attempts.finish(session, attempt.job, attempt.number, result, new.metrics)
+    figures = {name: figure for name, figure in new.metrics.items() if math.isfinite(figure)}
+    attempts.finish(session, attempt.job, attempt.number, result, figures)
 
 
 def _champion(session: Session, model: str) -> int | None:

@@ -41,7 +41,8 @@ class Parent:
         self.engine = jobs.Engine(settings.url)
         self.spares = Spares(settings)
         self.free: Queue[Slot] = Queue()
-        self.children: dict[str, tuple[int, subprocess.Popen[bytes]]] = {}  # job -> attempt and process
+        self.children: dict[tuple[str, int], subprocess.Popen[bytes]] = {}  # (job, attempt) -> process
+        self.stopping: set[tuple[str, int]] = set()
         self.draining = threading.Event()
         self._signalled = False
 
@@ -119,13 +120,13 @@ class Parent:
         if number is None:
             return False
         child = self.spares.take({"job": job_id, "attempt": number, "device": slot.device})
-        self.children[job_id] = (number, child)
+        self.children[job_id, number] = child
         try:
             status = child.wait()
         finally:
             end(child, 0.0)
             if not self.draining.is_set():
-                del self.children[job_id]
+                del self.children[job_id, number]
         self._stand_still_when_draining()
         again = attempts.persist(
             self.database,
@@ -156,33 +157,35 @@ class Parent:
                 me.serve()
             except attempts.AWAY as error:
                 log.warning("the database is away: %s", error)
+            except Exception:  # without beats this worker would be taken for dead while its children work
+                log.exception("looking after the workers failed; it is tried again")
 
     def _stop_strays(self) -> None:
         """Stop the children whose job was cancelled or taken over."""
-        running = {job_id: number for job_id, (number, _) in list(self.children.items())}
+        running = list(self.children)
         if not running:
             return
         with self.database.read(EVERY_WORKSPACE) as session:
             strays = attempts.strays(session, running)
-        for job_id in strays:
-            _, child = self.children.get(job_id, (0, None))
-            if child is not None:
+        for attempt in strays:
+            if attempt not in self.stopping and (child := self.children.get(attempt)) is not None:
+                self.stopping.add(attempt)
                 threading.Thread(target=end, args=(child, GRACE), daemon=True).start()
 
     def _drain(self, me: census.Member) -> NoReturn:
         """Let the children write their checkpoints and hand back; hand back for those that do not; leave."""
         log.info("worker %s stops", self.name)
         self.draining.set()
-        stopping = [
-            threading.Thread(target=end, args=(child, GRACE), daemon=True) for _, child in list(self.children.values())
+        threads = [
+            threading.Thread(target=end, args=(child, GRACE), daemon=True) for child in list(self.children.values())
         ]
-        for thread in stopping:
+        for thread in threads:
             thread.start()
         self.spares.close()
-        for thread in stopping:
+        for thread in threads:
             thread.join(GRACE + 1.0)
         try:
-            for job_id, (number, _) in list(self.children.items()):
+            for job_id, number in list(self.children):
                 self._hand_back(job_id, number)
             me.leave()
         except attempts.AWAY as error:

@@ -1,9 +1,11 @@
 """What an attempt tells while it works, written from a thread of its own: a slow database does not slow training."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -28,7 +30,8 @@ class Reporter:
         self._latest: Progress | None = None
         self._metrics: Mapping[str, float] = {}
         self._new_metrics = False
-        self._first: tuple[int, float] | None = None
+        self._counted = Progress(0, 0, "")  # the latest with a total
+        self._first: tuple[int, float] | None = None  # step and time where its run began, in this attempt
         self._seq = 0
         self._next_event = 0.0
         self._stop = threading.Event()
@@ -46,12 +49,14 @@ class Reporter:
         self._thread.join()
 
     def on_progress(self, progress: Progress) -> None:
-        """Called at every step of the work: only notes it."""
+        """Called at every step of the work: only notes it. Without a total it is news, but no step."""
         if progress.metrics:
             self._metrics, self._new_metrics = progress.metrics, True
-        if progress.total and (self._first is None or progress.step < self._first[0]):
-            self._first = progress.step, time.monotonic()  # of this attempt, or of the run that has just begun
-        self._latest = progress
+        if not progress.total:
+            progress = replace(self._counted, message=progress.message, metrics={})
+        elif self._first is None or progress.step < self._counted.step:
+            self._first = progress.step, time.monotonic()
+        self._counted = self._latest = progress
 
     def should_stop(self) -> bool:
         """Whether the worker is stopping, or the job is no longer this attempt's."""
@@ -71,7 +76,8 @@ class Reporter:
         told, self._new_metrics = self._new_metrics, False
         now = time.monotonic()
         as_events = now >= self._next_event
-        what = Report(self._document(latest, now), dict(self._metrics), latest.checkpoint, as_events, told)
+        metrics = {name: value for name, value in self._metrics.items() if math.isfinite(value)}
+        what = Report(self._document(latest, now), metrics, latest.checkpoint, as_events, told)
         try:
             with self._database.write(EVERY_WORKSPACE) as session:
                 seq = attempts.report(session, self._job_id, self._number, what)
@@ -80,6 +86,9 @@ class Reporter:
             return
         except attempts.AWAY as error:
             log.warning("job %s: progress not written: %s", self._job_id, error)
+            return
+        except Exception:  # telling is not worth the work's life
+            log.exception("job %s: progress not written", self._job_id)
             return
         if as_events:
             self._seq = max(seq, self._seq)

@@ -1,7 +1,9 @@
 """What a child makes of its order, run in this process: whatever happens, the job's row says so, in words."""
 
+import math
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +15,9 @@ from app.db.tables import JobRow
 from app.services import attempts, jobs
 from app.services.jobs import Engine, NewJob
 from app.worker.child import obey
+from app.worker.reporter import Reporter
 from app.worker.slots import environment, is_gone, new_name, slots_of
+from models import Progress
 
 SPEC = {"dataset": "hourly", "revision": 1, "digest": "sha256:0", "model": "load", "promote": "if_better"} | {
     "config": {"horizon": 12, "context": 48, "segment": 12, "hidden": 8, "layers": 1, "batch": 8, "steps": 2}
@@ -90,6 +94,31 @@ def test_an_order_that_came_too_late_changes_nothing(settings: Settings, databas
         jobs.cancel(session, given["job"])
     assert obey(settings, given) == 0
     assert row(database).state == "cancelled"
+
+
+def test_a_reporter_writes_the_latest_and_sees_the_fence(database: Database, order: Any) -> None:
+    given = order(SPEC)
+    with Reporter(database, given["job"], given["attempt"]) as reporter:
+        reporter.on_progress(Progress(4, 10, "learning", {"loss": 0.5, "undefined": math.nan}, checkpoint=3))
+        until(lambda: row(database).progress)
+        assert row(database).metrics == {"loss": 0.5}
+        assert (row(database).checkpoint_step, row(database).tries) == (3, 0)
+        reporter.on_progress(Progress(0, 0, "comparing"))  # news without a step of its own
+        until(lambda: (row(database).progress or {})["message"] == "comparing")
+        assert (row(database).progress or {})["step"] == 4
+        assert not reporter.should_stop()
+        with database.write("default") as session:
+            jobs.cancel(session, given["job"])
+        reporter.on_progress(Progress(5, 10, "learning"))
+        until(reporter.should_stop)
+    assert (row(database).progress or {})["step"] == 4
+
+
+def until(found: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 60
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 # ---------------------------------------------------------------- names, slots, environments

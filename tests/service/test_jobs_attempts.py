@@ -86,7 +86,7 @@ def test_a_cancelled_job_is_fenced_and_not_begun(database: Database, job: str) -
     do(database, lambda session: jobs.cancel(session, job))
     with pytest.raises(Fenced):
         do(database, lambda session: attempts.report(session, job, 1, at(1)))
-    assert do(database, lambda session: attempts.strays(session, {job: 1})) == [job]
+    assert do(database, lambda session: attempts.strays(session, [(job, 1)])) == [(job, 1)]
     assert begin(database, job) is None
     assert kinds(database, job).count("done") == 1
 
