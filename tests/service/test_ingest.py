@@ -156,8 +156,8 @@ def test_columns_named_by_the_sender(read: Read) -> None:
     body = "unique_id,ds,y,shop,day,sold\nx,1,1,A,2026-01-01,1\nx,1,1,A,2026-01-02,2\n"
     upload = read(body, id_column="shop", time_column="day", target_column="sold", past_columns=("y",))
     assert [row[2] for row in rows(upload)] == [1, 2]
-    assert upload.columns["past"] == ["y"]
-    assert upload.columns["static"] == ["unique_id", "ds"]
+    assert upload.columns["past"] == ["ds", "y"]
+    assert upload.columns["static"] == ["unique_id"]
 
 
 def test_one_date_column_and_one_number_column(read: Read) -> None:
@@ -284,6 +284,12 @@ A,2026-01-03,,north,1,,
 B,2026-01-01,4,south,0,7,bad
 B,2026-01-02,5,south,0,8,
 """
+
+
+def test_a_number_that_is_the_same_everywhere_may_vary_later(read: Read) -> None:
+    """A flag that has not been raised yet: as a static column, its first rise would be refused."""
+    upload = read("key,timestamp,value,promo,size\nA,2026-01-01,1,0,3\nA,2026-01-02,2,0,3\nB,2026-01-01,4,0,5\n")
+    assert (upload.columns["past"], upload.columns["static"]) == (["promo"], ["size"])
 
 
 def test_extra_columns_become_covariates(read: Read) -> None:
