@@ -20,8 +20,8 @@ FREQUENCY = Field(
 class Bounds(In):
     """What no value can be below or above: forecasts are kept inside."""
 
-    min: float | None = Field(None, description="Least value possible.")
-    max: float | None = Field(None, description="Greatest value possible.")
+    min: float | None = Field(None, strict=True, description="Least value possible.")
+    max: float | None = Field(None, strict=True, description="Greatest value possible.")
 
     @model_validator(mode="after")
     def _in_order(self) -> "Bounds":
