@@ -15,7 +15,8 @@ MIB = 1024 * 1024
 
 
 class Settings(BaseSettings):
-    """One field per environment variable `GATECAST_<NAME>`; secrets may come from a file named by `GATECAST_<NAME>_FILE`."""
+    """One field per environment variable `GATECAST_<NAME>`; secrets may come from a file named by
+    `GATECAST_<NAME>_FILE`."""
 
     model_config = SettingsConfigDict(env_prefix="GATECAST_", frozen=True, extra="ignore")
 

@@ -1,4 +1,5 @@
-"""Alembic's environment. The engine's own tables live in the same database and are none of ours: `_is_ours` leaves them out."""
+"""Alembic's environment. The engine's own tables live in the same database and are none of ours: `_is_ours` leaves
+them out."""
 
 from alembic import context
 

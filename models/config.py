@@ -1,4 +1,5 @@
-"""TrainConfig: everything that shapes a forecaster, in one frozen value. It travels in the job and then in the manifest."""
+"""TrainConfig: everything that shapes a forecaster, in one frozen value. It travels in the job and then in the
+manifest."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -15,9 +16,11 @@ NINE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What to train. A field left None is picked by the preset from the data; the trained version's config has none left.
+    """What to train. A field left None is picked by the preset from the data; the trained version's config has none
+    left.
 
-    `context`, `horizon`, `segment` and `season` are in steps; `minimum` and `maximum` bound the forecast in the data's units.
+    `context`, `horizon`, `segment` and `season` are in steps; `minimum` and `maximum` bound the forecast in the
+    data's units.
     """
 
     preset: Preset = "fast"
@@ -123,7 +126,8 @@ class Run:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished run made. `artifact` is the folder to publish. Scores are over the held-out origins named in `origins`."""
+    """What a finished run made. `artifact` is the folder to publish. Scores are over the held-out origins named in
+    `origins`."""
 
     artifact: Path
     config: TrainConfig  # complete: no field is None but bounds
@@ -148,8 +152,9 @@ class BacktestPlan:
 
 @dataclass(frozen=True)
 class BacktestResult:
-    """`scores` rows {metric, value, forecaster}: the version's and each baseline's; `by_horizon` rows {horizon, metric, value,
-    forecaster}; `by_series` rows {key, metric, value, forecaster}; `origins` rows {series, first, last} as absolute steps."""
+    """`scores` rows {metric, value, forecaster}: the version's and each baseline's; `by_horizon` rows {horizon,
+    metric, value, forecaster}; `by_series` rows {key, metric, value, forecaster}; `origins` rows {series, first,
+    last} as absolute steps."""
 
     scores: list[dict[str, Any]]
     by_horizon: list[dict[str, Any]]

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from models.forecaster import Forecaster, Prepared
 from models.metrics import naive_scale
-from models.windows import Panel, Sampler
+from models.windows import Panel, Sampler, spare
 
 Ints = NDArray[np.int64]
 LOOKED_AT = 4096  # held-out windows scored at each look, at most
 MANY = 30  # series, from which on one origin each is enough to look at
+STARTED_FROM = 2048  # windows the untrained forecaster is set up from
 EXTREME = 1e4  # scaled targets are held within: the loss's gradient has only their sign
 HEAVY = 20.0  # the largest weight of a window over the usual one
 
@@ -55,14 +56,16 @@ class Course:
         self.scales, sizes_of = series_sizes(panel, limits, _of(config.season))
         self.weights = torch.from_numpy(_weights(self.scales, sizes_of)).to(self.store)
 
-    def batch(self, which: Ints, ends: Ints, limits: Ints) -> Batch:
-        """The windows `which` and `ends` (window,), with targets known only before each series' `limits` (series,)."""
+    def batch(self, which: Ints, ends: Ints, limits: Ints, kept: Tensor | None = None) -> Batch:
+        """The windows `which` and `ends` (window,), with targets known only before each series' `limits` (series,), and
+        contexts only where `kept` (window, context) says so."""
         cells = torch.from_numpy(self.panel.firsts[which] + ends).to(self.store)[:, None] + self.steps
         values, present = self.values[cells], self.present[cells]
         context = _of(self.config.context)
         left = torch.from_numpy(limits[which] - ends).to(self.store)
         known = present[:, context:] & (self.steps[context:] < left[:, None])
-        ready = self.forecaster.prepare(values[:, :context], present[:, :context])
+        seen = present[:, :context] if kept is None else present[:, :context] & kept.to(self.store)
+        ready = self.forecaster.prepare(values[:, :context] * seen, seen)
         unit = torch.where(ready.scale > 0, ready.scale, 1.0)
         target = ((values[:, context:] - ready.shift) / unit).clamp(-EXTREME, EXTREME)
         weight = ready.scale * self.weights[torch.from_numpy(which).to(self.store)][:, None]
@@ -72,9 +75,10 @@ class Course:
         return Batch(ready.narrow(self.device), target, known, weight, ready.scale)
 
     def draw(self, random: np.random.Generator, count: int) -> Batch:
-        """A batch of `count` windows to learn from."""
+        """A batch of `count` windows to learn from, some with steps taken away."""
         which, ends = self.sampler.draw(random, count)
-        return self.batch(which, ends, self.limits)
+        kept = spare(random, count, _of(self.config.context))
+        return self.batch(which, ends, self.limits, torch.from_numpy(kept))
 
     def loss(self, batch: Batch) -> Tensor:
         """The mean pinball loss of the forecasts over known targets, levels and windows, in scaled units, weighted."""
@@ -89,7 +93,7 @@ class Course:
         lie around that mix as the truth did. The anchor level's offset stays 0."""
         if not len(self.sampler.which):
             return
-        batch = self.draw(random, 2048)
+        batch = self.batch(*self.sampler.draw(random, STARTED_FROM), self.limits)
         counts = (batch.known > 0) & (batch.scale > 0).to(self.device)
         bases = batch.ready.bases  # (window, horizon, base)
         errors = torch.where(counts[..., None], (batch.target[..., None] - bases).abs(), torch.nan)

@@ -1,4 +1,5 @@
-"""The values that cross the core's border: series in, forecasts out. Both are frozen; arrays inside are not to be written."""
+"""The values that cross the core's border: series in, forecasts out. Both are frozen; arrays inside are not to be
+written."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,10 @@ Array = NDArray[np.float64]
 class Series:
     """One regular sequence on a calendar.
 
-    `target` (time,) float64 in the data's units, NaN = missing; its last value is the origin. `start` is the absolute step of
-    `target[0]`, `phase` the series' place inside a step (see `calendar`). Covariate arrays begin at `start` too: `past` are
-    (time,), `future` at least (time,) and longer where the future is known; `static` holds one number a column (a category's
-    code, 0 = unknown).
+    `target` (time,) float64 in the data's units, NaN = missing; its last value is the origin. `start` is the absolute
+    step of `target[0]`, `phase` the series' place inside a step (see `calendar`). Covariate arrays begin at `start`
+    too: `past` are (time,), `future` at least (time,) and longer where the future is known; `static` holds one number
+    a column (a category's code, 0 = unknown).
     """
 
     key: str
@@ -42,7 +43,8 @@ class Series:
 
 @dataclass(frozen=True)
 class Note:
-    """A warning about some of the series of a forecast: a code, a sentence, and their places in the batch (empty: all)."""
+    """A warning about some of the series of a forecast: a code, a sentence, and their places in the batch (empty:
+    all)."""
 
     code: str
     message: str
@@ -53,8 +55,8 @@ class Note:
 class Forecast:
     """Values for `horizon` steps after each series' origin, for a batch of series in the order they were given.
 
-    `mean` (series, horizon); `quantiles` (series, horizon, level), never decreasing along `levels`, which are ascending;
-    `samples` (series, sample, horizon) or None. All in the data's units and within the bounds.
+    `mean` (series, horizon); `quantiles` (series, horizon, level), never decreasing along `levels`, which are
+    ascending; `samples` (series, sample, horizon) or None. All in the data's units and within the bounds.
     """
 
     keys: Sequence[str]

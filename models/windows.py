@@ -15,6 +15,9 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+DAMAGED = 0.15
+GAPS = 0.6
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -123,3 +126,17 @@ class Sampler:
         shifted = np.where(shifted < low, shifted + self.season, shifted)
         take = (random.random(count) < self.aligned) & (shifted >= low) & (shifted <= high)
         return self.which[chosen], np.where(take, shifted, ends)
+
+
+def spare(random: np.random.Generator, count: int, context: int) -> Bools:
+    """Which steps of `count` contexts to keep for learning, (window, context). Most windows are kept whole; `DAMAGED`
+    of them lose up to `GAPS` of their steps here and there, and as many a front of any length: a network that never
+    saw a gap or a short history is worse than a naive forecast when it meets one. The newest step is never taken."""
+    kept = np.ones((count, context), np.bool_)
+    gapped = np.flatnonzero(random.random(count) < DAMAGED)
+    rates = GAPS * random.random((len(gapped), 1))
+    kept[gapped] = random.random((len(gapped), context)) >= rates
+    cut = np.flatnonzero(random.random(count) < DAMAGED)
+    kept[cut] &= np.arange(context) >= random.integers(context, size=(len(cut), 1))
+    kept[:, -1] = True
+    return kept

@@ -1,5 +1,6 @@
-"""The house every test lives in: a real database built by the migrations (SQLite, or PostgreSQL when TEST_DATABASE_URL names a
-server), a real data folder, the real application. Nothing of ours is patched; the environment is scrubbed first."""
+"""The house every test lives in: a real database built by the migrations (SQLite, or PostgreSQL when
+TEST_DATABASE_URL names a server), a real data folder, the real application. Nothing of ours is patched; the
+environment is scrubbed first."""
 
 import math
 import os

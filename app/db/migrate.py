@@ -1,7 +1,7 @@
 """`gatecast migrate`: our tables by Alembic, then the job engine's own, in that order, one process at a time."""
 
+from collections.abc import Generator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 
 from alembic import command
@@ -29,7 +29,7 @@ def config(connection: Connection | None = None) -> Config:
 
 
 @contextmanager
-def _alone(database: Database) -> Iterator[Connection]:
+def _alone(database: Database) -> Generator[Connection]:
     """A connection in a write transaction that no other migrating process can hold at the same time."""
     with database.engine.execution_options(gatecast_write=True).begin() as connection:
         if not database.is_sqlite:
@@ -59,13 +59,18 @@ def is_current(database: Database) -> bool:
         return current(connection) == ScriptDirectory.from_config(config()).get_current_head()
 
 
+def _is_ours(name: str | None, kind: str, _parents: object) -> bool:
+    """The engine's own tables live in the same database and are none of ours."""
+    return kind != "table" or name in Base.metadata.tables
+
+
 def drift(connection: Connection) -> list[object]:
     """What autogenerate would change: empty when migrations and tables agree."""
     context = MigrationContext.configure(
         connection,
         opts={
             "compare_type": True,
-            "include_name": lambda name, kind, _parents: kind != "table" or name in Base.metadata.tables,
+            "include_name": _is_ours,
         },
     )
     return list(compare_metadata(context, Base.metadata))

@@ -1,11 +1,12 @@
 """The engine, and the two ways to open a session: `read` and `write`. One request or one job step is one transaction.
 
-On SQLite a transaction that reads first and writes later fails at once when another process wrote in between, whatever the
-busy timeout; so writers say BEGIN IMMEDIATE and wait their turn. `synchronous=FULL`: a promise given survives a power cut.
+On SQLite a transaction that reads first and writes later fails at once when another process wrote in between,
+whatever the busy timeout; so writers say BEGIN IMMEDIATE and wait their turn. `synchronous=FULL`: a promise given
+survives a power cut.
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ EVERY_WORKSPACE = "*"  # what a worker's session names: it serves all of them
 
 
 class Database:
-    """One engine for the process. `read()` and `write()` give a session bound to a workspace and end its transaction."""
+    """One engine for the process. `read()` and `write()` give a session bound to a workspace and end its
+    transaction."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -37,13 +39,13 @@ class Database:
         self._writer = self.engine.execution_options(gatecast_write=True)
 
     @contextmanager
-    def read(self, workspace: str) -> Iterator[Session]:
+    def read(self, workspace: str) -> Generator[Session]:
         """A session that only reads; nothing it changes is kept."""
         with Session(self.engine, info={"workspace": workspace}) as session:
             yield session
 
     @contextmanager
-    def write(self, workspace: str) -> Iterator[Session]:
+    def write(self, workspace: str) -> Generator[Session]:
         """A session whose transaction is committed when the block ends and rolled back when it raises."""
         with Session(self._writer, info={"workspace": workspace}) as session, session.begin():
             yield session

@@ -1,8 +1,8 @@
-"""Every table. A noun is a `…Row`; what was uploaded or trained is written once and numbered, and only a job's state and
-an alias change afterwards."""
+"""Every table. A noun is a `…Row`; what was uploaded or trained is written once and numbered, and only a job's state
+and an alias change afterwards."""
 
 import datetime as dt
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
@@ -57,7 +57,7 @@ class UtcTime(TypeDecorator[dt.datetime]):
 
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=CONVENTION)
-    type_annotation_map = {
+    type_annotation_map: ClassVar = {
         dict[str, Any]: JSON(none_as_null=True),
         list[Any]: JSON(none_as_null=True),
         dt.datetime: UtcTime,

@@ -5,7 +5,7 @@ Such a dependency is closed before a stream's first row, so a streaming route op
 `database(request)`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -38,12 +38,12 @@ def actor(request: Request) -> str:
     return "api-key" if request.app.state.settings.api_key else "anonymous"
 
 
-def _read_session(request: Request) -> Iterator[Session]:
+def _read_session(request: Request) -> Generator[Session]:
     with database(request).read(workspace(request)) as session:
         yield session
 
 
-def _write_session(request: Request) -> Iterator[Session]:
+def _write_session(request: Request) -> Generator[Session]:
     with database(request).write(workspace(request)) as session:
         yield session
 

@@ -49,7 +49,7 @@ def test_the_smaller_of_both_codecs_is_taken() -> None:
 @pytest.mark.parametrize(("codec", "length"), [(3, 2), (0, 2), (PLAIN, 3), (SHUFFLED, 1)])
 def test_a_payload_that_does_not_fit_is_refused(codec: int, length: int) -> None:
     _, payload = segments.encode(np.array([1.0, 2.0]))
-    with pytest.raises(ValueError, match="codec|payload"):
+    with pytest.raises(ValueError, match=r"codec|payload"):
         segments.decode(codec, payload, length)
 
 

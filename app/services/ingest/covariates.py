@@ -132,9 +132,10 @@ def static_values(
 
 
 def guess_role(extra: Extra, values: NDArray[np.float64], codes: NDArray[np.int64], last: NDArray[np.int64]) -> str:
-    """The role of a column nobody named. Static: constant within every series, over more than one row of some, and either
-    text or different from series to series (a number that is the same everywhere is a flag not raised yet, which a static
-    column could never become). Future: it goes on after the row `last` (series,) of a series' last target. Else past."""
+    """The role of a column nobody named. Static: constant within every series, over more than one row of some, and
+    either text or different from series to series (a number that is the same everywhere is a flag not raised yet,
+    which a static column could never become). Future: it goes on after the row `last` (series,) of a series' last
+    target. Else past."""
     count = len(last)
     chosen, odd, _ = static_values(extra, values, codes, count)
     places = np.flatnonzero(values != 0 if extra.kind == "category" else ~np.isnan(values))
