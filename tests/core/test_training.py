@@ -186,6 +186,18 @@ def test_missing_targets_teach_nothing(months: Calendar) -> None:
     assert course.loss(batch) == before
 
 
+def test_gaps_and_short_histories_are_learned_from_whole_series(months: Calendar) -> None:
+    config, _ = complete(TINY, Facts(months, np.array([200])))
+    panel = Panel.of(waves(1, 200), 48)
+    forecaster = Forecaster(config, bases_of(config, months))
+    course = Course(forecaster, panel, panel.lengths - 6, panel.lengths, torch.device("cpu"))
+    ready = course.draw(np.random.default_rng(0), 1000).ready
+    assert 0.05 < (ready.mask[:, -24:] == 0).any(dim=1).float().mean() < 0.4
+    assert (ready.context[ready.mask == 0] == 0).all()
+    which, ends = course.examined()
+    assert (course.batch(which, ends, course.until).ready.mask == 1).all()  # what is scored is left whole
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_learns_what_the_cpu_learns(history: list[Series], months: Calendar, tmp_path: Path) -> None:

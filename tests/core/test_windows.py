@@ -1,9 +1,10 @@
 """Panels, windows and what is held out."""
 
 import numpy as np
+import pytest
 
 from models import Series
-from models.windows import Panel, Sampler, held, held_out, latest
+from models.windows import DAMAGED, GAPS, Panel, Sampler, held, held_out, latest, spare
 
 NAN = np.nan
 
@@ -59,3 +60,11 @@ def test_the_same_seed_draws_the_same_windows() -> None:
     sampler = Sampler.of(panel, np.array([50, 20]), (10, 5, 4, 0.5))
     first, second = (sampler.draw(np.random.default_rng(1), 50) for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+def test_some_contexts_lose_steps_and_never_the_newest() -> None:
+    kept = spare(np.random.default_rng(0), 4000, 50)
+    assert kept[:, -1].all()
+    assert np.mean(~kept.all(axis=1)) == pytest.approx(1 - (1 - DAMAGED) ** 2, abs=0.03)
+    assert 0.1 < 1 - kept[:, 0].mean() < 0.3
+    assert kept.mean(axis=1).min() < 1 - GAPS  # long cuts
