@@ -17,6 +17,7 @@ from app.api import backtests, datasets, forecasts, jobs, registry, revisions, s
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
 from app.http.docs import install_docs
+from app.http.encodings import Encodings
 from app.http.idempotency import tidy
 from app.http.keys import Keys
 from app.http.limits import BodyLimit
@@ -61,6 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     for module in (datasets, revisions, series, jobs, registry, forecasts, backtests, system):
         app.include_router(module.router)
     # The last one added is the outermost.
+    app.add_middleware(Encodings, settings=settings)
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(Keys, settings=settings)
     if settings.cors_origins:
