@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -56,18 +55,18 @@ def demo(
         _stop(server)
 
 
-def tour(http: httpx.Client, again: bool = False, config: Mapping[str, Any] = CONFIG) -> None:
+def tour(http: httpx.Client, again: bool = False) -> None:
     """Upload, train, compare, forecast: each step printed; what an earlier tour made is used again."""
     _step("1", "Real data: weekly US gasoline demand (U.S. Energy Information Administration)")
     revision = upload.send(http, FILE, DATASET, {})
     upload.stored(http, DATASET, revision)
     _step("2", "Train a GRU in the background, and compare it with naive forecasts")
     version = None if again else _champion(http)
-    if version is None:
-        job = train.start(http, {"dataset": DATASET, "model": MODEL, "preset": "fast", "config": dict(config)})
-        version = train.finish(http, job)
-    else:
+    if version is not None:
         out.print(f"There is one from {version['created_at'][:10]} (--again trains another).\n", highlight=False)
+    else:
+        wanted = {"dataset": DATASET, "model": MODEL, "preset": "fast", "config": CONFIG}
+        version = train.finish(http, _unfinished(http) or train.start(http, wanted))
     train.shown(version)
     for place, title, horizon in (
         ("3", "The next week", 1),
@@ -80,6 +79,13 @@ def tour(http: httpx.Client, again: bool = False, config: Mapping[str, Any] = CO
 
 def _step(place: str, title: str) -> None:
     out.print(f"\n[bold cyan]{place}.[/] [bold]{title}[/]", highlight=False)
+
+
+def _unfinished(http: httpx.Client) -> str | None:
+    """The id of a training that an earlier tour left behind: it goes on from its last checkpoint by itself."""
+    jobs = ask(http, "GET", "/v1/jobs", params={"kind": "train"})["jobs"]
+    left = [job["id"] for job in jobs if job["state"] in ("pending", "running") and job["spec"]["model"] == MODEL]
+    return left[0] if left else None
 
 
 def _champion(http: httpx.Client) -> dict[str, Any] | None:

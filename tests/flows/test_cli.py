@@ -3,7 +3,9 @@
 import gzip
 import json
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
 import zstandard
@@ -130,17 +133,30 @@ def test_training_is_followed_and_compared(trained: str) -> None:
 def test_the_demo_shows_the_whole_way_and_takes_what_is_there(gatecast: Gatecast, trained: str, folder: Path) -> None:
     """Over the same data folder, with a server and a worker of its own that it stops again; no second training."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GATECAST_")}
-    command = [sys.executable, "-P", "-m", "app", "demo", "--data", str(folder / "data"), "--port", "0", "--exit"]
-    done = subprocess.run(
-        command, env=kept | {"GATECAST_API_KEY": KEY}, capture_output=True, text=True, check=False, timeout=120
+    command = [sys.executable, "-u", "-P", "-m", "app", "demo", "--data", str(folder / "data"), "--port", "0"]
+    process = subprocess.Popen(
+        command, env=kept | {"GATECAST_API_KEY": KEY}, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
-    assert done.returncode == 0, done.stderr
+    assert process.stdout is not None
+    lines: list[str] = []
+    while not lines or "Ctrl-C stops it" not in lines[-1]:
+        lines.append(process.stdout.readline())
+        assert lines[-1], "".join(lines)
+    own = re.search(r"http://\S+?:\d+", lines[-1])
+    assert own is not None
+    assert httpx.get(f"{own[0]}/docs").status_code == 200
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+    process.stdout.close()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{own[0]}/healthz")
+    shown = "".join(lines)
     pieces = ["gasoline, revision 1", "1,508", "There is one from", "Leaderboard", "fuel/1"]
     pieces += ["The next week", "2020-01-03", "The next 12 weeks", "2020-03-20", "░"]
-    places = [done.stdout.find(piece) for piece in pieces]
+    places = [shown.find(piece) for piece in pieces]
     assert -1 not in places, pieces[places.index(-1)]
     assert places == sorted(places)
-    assert KEY not in done.stdout + done.stderr
+    assert KEY not in shown
     assert [job["spec"]["model"] for job in said(gatecast("jobs", "list", "--json"))].count(demo.MODEL) == 1
 
 
