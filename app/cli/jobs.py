@@ -22,9 +22,9 @@ def watch(http: httpx.Client, job: str) -> dict[str, Any]:
     """Follow a job with a progress bar and its losses to its end; the job then. Ctrl-C leaves it running."""
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(20),
         TaskProgressColumn(),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[losses]}"),
     )
     try:
@@ -37,7 +37,7 @@ def watch(http: httpx.Client, job: str) -> dict[str, Any]:
                         task, description=_brief(event.data["message"]), total=total, completed=event.data["step"]
                     )
                 elif event.kind == "metric":
-                    progress.update(task, losses=losses(event.data))
+                    progress.update(task, losses=losses(_latest(event.data)))
                 elif event.kind == "log":
                     progress.console.print(f"  {event.data['message']}", style="dim", highlight=False, markup=False)
                 elif event.data["state"] == "succeeded":
@@ -62,6 +62,12 @@ def succeeded(job: dict[str, Any]) -> dict[str, Any]:
 def losses(metrics: dict[str, Any]) -> str:
     """The latest figures in a few characters."""
     return "  ".join(f"{name} {number(value)}" for name, value in metrics.items() if name != "step")
+
+
+def _latest(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The losses and the held-out score of a training under way: what changes while one watches."""
+    names = {"train_loss": "loss", "validation_loss": "held-out", "validation_mase": "MASE"}
+    return {short: metrics[name] for name, short in names.items() if name in metrics}
 
 
 def _brief(message: str) -> str:

@@ -31,7 +31,8 @@ def print_json(document: Any) -> None:
 
 def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table. A column whose name starts with `>` holds numbers and is aligned right; one with `=` is never folded."""
-    made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    _title(title)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         right = name.startswith(">")
         made.add_column(
@@ -44,13 +45,19 @@ def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[obj
 
 def facts(title: str, pairs: Mapping[str, object]) -> None:
     """Names and values, one a line; what is None is left out."""
-    made = Table(title=title, box=None, show_header=False, title_justify="left", title_style="bold", pad_edge=False)
+    _title(title)
+    made = Table(box=None, show_header=False, pad_edge=False)
     made.add_column(style="dim")
     made.add_column(overflow="fold")
     for name, value in pairs.items():
         if value is not None:
             made.add_row(name, text(value).replace("[", "\\["))
     out.print(made, highlight=False)
+
+
+def _title(title: str | None) -> None:
+    if title:
+        out.print(title, style="bold", highlight=False, markup=False)
 
 
 def text(value: object) -> str:
