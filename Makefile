@@ -15,7 +15,7 @@ run: $(VENV)/.runtime ## start the server and a worker, load real data, train, f
 	@$(BIN)/python -m app demo $(ARGS)
 
 test: $(VENV)/.dev ## run the tests (SQLite; PostgreSQL when TEST_DATABASE_URL names a server)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 check: lint test ## format, lint, types, import rules, tests
 
