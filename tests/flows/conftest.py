@@ -39,7 +39,7 @@ class Worker:
         """Process ids of the children that have been given a job: they have made themselves nice, the spare has not."""
         command = ["ps", "-o", "pid=,ni=", "--ppid", str(self.pid)]
         found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
-        return [int(pid) for pid, nice in zip(found[::2], found[1::2], strict=True) if int(nice) > 0]
+        return [int(pid) for pid, nice in zip(found[::2], found[1::2], strict=True) if int(nice) > os.nice(0)]
 
     def until_at_work(self) -> int:
         """Process id of a child at work, as soon as there is one."""
