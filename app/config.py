@@ -92,7 +92,7 @@ class Settings(BaseSettings):
 
     @property
     def spool(self) -> Path:
-        """Folder where request bodies are kept while they are read; emptied at start."""
+        """Folder where request bodies are kept while they are read; what a killed process left is swept hours later."""
         return self.data / "spool"
 
     @property
