@@ -35,16 +35,23 @@ UntilEof = Annotated[bool, typer.Option("--until-eof", hidden=True)]
 
 
 def settings_with(**chosen: Any) -> Settings:
-    """The settings from the environment, with the options that were given. Raises Failed naming each bad one."""
+    """The settings from the environment with the options that were given, their data folder in place. Raises Failed
+    naming each bad one."""
     try:
-        return Settings(**{name: value for name, value in chosen.items() if value is not None})
+        settings = Settings(**{name: value for name, value in chosen.items() if value is not None})
+        settings.data.mkdir(parents=True, exist_ok=True)
+        return settings
     except ValidationError as error:
         # Not the error's own text, which holds the value: it may be the key.
         bad = [(str(found["loc"][0]) if found["loc"] else "", found["msg"]) for found in error.errors()]
         sentences = [f"GATECAST_{name.upper()}: {message}" if name else message for name, message in bad]
         raise Failed("The settings are not right.", *sentences, status=USAGE) from None
-    except SettingsError as error:
-        raise Failed("The settings are not right.", f"{error}", status=USAGE) from None
+    except OSError as error:
+        raise Failed(
+            f"The data folder {chosen.get('data') or 'GATECAST_DATA'} cannot be made: {error.strerror}."
+        ) from None
+    except SettingsError as error:  # a list that is not JSON; the text names the field, not its value
+        raise Failed("The settings are not right.", f"{error}.", status=USAGE) from None
 
 
 @root.command(rich_help_panel=SERVER)
@@ -65,6 +72,7 @@ def serve(
     A SQLite database is brought up to date first; for PostgreSQL run `gatecast migrate`. Ctrl-C stops both.
     """
     settings = settings_with(host=host, port=port, data=data, allow_open=allow_open)
+    # The rest loads once it is known to be wanted: a refusal should not take a second.
     from app.http import keys, logs, ready
 
     if danger := keys.exposure(settings):

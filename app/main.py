@@ -16,6 +16,7 @@ from app import store
 from app.api import backtests, datasets, forecasts, jobs, registry, revisions, series, system
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
+from app.http.chores import attempt
 from app.http.docs import install_docs
 from app.http.encodings import Encodings
 from app.http.idempotency import tidy
@@ -98,9 +99,10 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
 async def _tidy_every_hour(app: FastAPI) -> None:
     while True:
         await asyncio.sleep(TIDY_EVERY_S)
-        await asyncio.to_thread(sweep_spool, app.state.settings, time.time())
-        await asyncio.to_thread(tidy, app.state.database)
-        await asyncio.to_thread(sweep_store, app.state.settings, app.state.database, time.time())
+        settings, database, now = app.state.settings, app.state.database, time.time()
+        await asyncio.to_thread(sweep_spool, settings, now)
+        await asyncio.to_thread(attempt, tidy, database)
+        await asyncio.to_thread(attempt, sweep_store, settings, database, now)
 
 
 def sweep_spool(settings: Settings, now: float) -> None:

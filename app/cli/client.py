@@ -43,9 +43,7 @@ def connect(url: str) -> Generator[httpx.Client]:
             status=UNREACHABLE,
         ) from None
     except (httpx.UnsupportedProtocol, httpx.InvalidURL):
-        raise Failed(
-            f"{url!r} is not a server's address; expected one like {'http://127.0.0.1:8000'}.", status=2
-        ) from None
+        raise Failed(f"{url!r} is not a server's address; expected one like http://127.0.0.1:8000.", status=2) from None
     except httpx.TransportError as error:
         raise Failed(f"The connection to {url} broke: {error or type(error).__name__}.", status=UNREACHABLE) from None
 

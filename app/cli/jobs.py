@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 import httpx
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from app.cli.client import ask, connect, failure, follow, pages
@@ -71,7 +72,7 @@ def _latest(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _brief(message: str) -> str:
-    return (message if len(message) <= 28 else message[:27] + "…").replace("[", "\\[")
+    return escape(message if len(message) <= 28 else message[:27] + "…")
 
 
 @jobs.callback()

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from app.cli.client import Failed
@@ -40,12 +41,8 @@ def say(sentences: list[str]) -> None:
     """The first sentence says what failed; the others where, why, and what to do next."""
     for place, sentence in enumerate(sentences):
         err.print(
-            f"[bold red]gatecast:[/] {_plain(sentence)}" if place == 0 else f"  {_plain(sentence)}", highlight=False
+            f"[bold red]gatecast:[/] {escape(sentence)}" if place == 0 else f"  {escape(sentence)}", highlight=False
         )
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
 
 
 root = typer.Typer(

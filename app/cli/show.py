@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from app.cli.root import out
@@ -39,7 +40,7 @@ def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[obj
             name.lstrip(">="), justify="right" if right else "left", overflow="fold", no_wrap=name.startswith("=")
         )
     for row in rows:
-        made.add_row(*(text(cell).replace("[", "\\[") for cell in row))
+        made.add_row(*(escape(text(cell)) for cell in row))
     out.print(made, highlight=False)
 
 
@@ -51,7 +52,7 @@ def facts(title: str, pairs: Mapping[str, object]) -> None:
     made.add_column(overflow="fold")
     for name, value in pairs.items():
         if value is not None:
-            made.add_row(name, text(value).replace("[", "\\["))
+            made.add_row(name, escape(text(value)))
     out.print(made, highlight=False)
 
 

@@ -21,6 +21,7 @@ class Supervised:
     child sees end-of-file there and stops."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
+        self.name = arguments[0]
         # -P: the current folder may hold a package `app` of somebody else's.
         self.command = [sys.executable, "-P", "-m", "app", *arguments, "--until-eof"]
         self.stopping = threading.Event()
@@ -42,7 +43,7 @@ class Supervised:
         self.stop_soon()
         self.thread.join(GRACE_S)
         if self.thread.is_alive() and self.process is not None:
-            log.warning("the %s did not stop in %.0f s and is killed", self.command[4], GRACE_S)
+            log.warning("the %s did not stop in %.0f s and is killed", self.name, GRACE_S)
             self.process.kill()
             self.thread.join()
 
@@ -59,7 +60,7 @@ class Supervised:
                 return
             if time.monotonic() - started >= HEALTHY_S:
                 pause = FIRST_PAUSE_S
-            log.warning("the %s ended with status %d; it starts again in %.0f s", self.command[4], status, pause)
+            log.warning("the %s ended with status %d; it starts again in %.0f s", self.name, status, pause)
             self.stopping.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 

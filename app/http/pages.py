@@ -49,5 +49,6 @@ def next_link(request: Request, token: str | None) -> dict[str, str]:
     """The `Link: …; rel="next"` header of a page that has one after it; empty on the last page."""
     if token is None:
         return {}
-    url = request.url.include_query_params(page_token=token)
-    return {"Link": f'<{url.path}?{url.query}>; rel="next"'}
+    url, root = request.url.include_query_params(page_token=token), request.scope.get("root_path", "")
+    path = url.path if url.path.startswith(f"{root}/") else root + url.path  # a proxy may have taken the root off
+    return {"Link": f'<{path}?{url.query}>; rel="next"'}

@@ -13,7 +13,12 @@ from fastapi import Request, Response
 from fastapi.testclient import TestClient
 
 from app.config import Settings
+from app.db.session import Database
+from app.errors import Invalid
 from app.http import logs
+from app.http.chores import attempt
+from app.http.idempotency import tidy
+from app.http.pages import decode_token, encode_token
 from app.main import LEFTOVER_S, create_app, sweep_spool
 
 
@@ -110,10 +115,16 @@ def test_a_root_path_is_in_what_leads_back(settings: Settings) -> None:
         return Response(status_code=201, headers={"Location": "/v1/things/1"})
 
     with TestClient(app) as client:
+        for name in ("a", "b"):
+            assert client.post("/v1/datasets", json={"name": name}).status_code == 201
         for prefix in ("", "/fc"):  # a proxy takes the root off, or does not
             assert client.get(prefix + "/healthz").status_code == 200
             assert client.post(prefix + "/v1/things").headers["location"] == "/fc/v1/things/1"
             assert client.get(prefix + "/nowhere").json()["type"] == "/fc/docs/errors#not-found"
+            page = client.get(prefix + "/v1/datasets?page_size=1")
+            assert (
+                page.links["next"]["url"] == f"/fc/v1/datasets?page_size=1&page_token={page.json()['next_page_token']}"
+            )
             assert client.get(prefix + "/openapi.json").json()["servers"] == [{"url": "/fc"}]
         assert 'src="/fc/docs/static/docs.js"' in client.get("/docs").text
 
@@ -160,3 +171,24 @@ def test_the_spool_loses_only_what_is_old(settings: Settings) -> None:
         os.utime(file, (now - 10, now - 10))
     sweep_spool(settings, now)
     assert sorted(Path(settings.spool).iterdir()) == [at_work, new]
+
+
+@pytest.mark.parametrize("values", [[1], ["x/y ä", 2.5, None], []])
+def test_a_page_token_gives_back_what_was_put_in(values: list[object]) -> None:
+    token = encode_token(values)
+    assert re.fullmatch("[A-Za-z0-9_-]+", token)
+    assert decode_token(token) == values
+
+
+@pytest.mark.parametrize("token", ["", "x", "é", "e30", "!!!!", "bnVsbA", "W10=W10", "\ud800"])
+def test_what_is_no_page_token_is_refused(token: str) -> None:
+    with pytest.raises(Invalid, match="page_token"):
+        decode_token(token)
+
+
+def test_a_database_that_is_away_does_not_end_the_housekeeping(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = Database("postgresql+psycopg://u@127.0.0.1:1/x")
+    attempt(tidy, away)
+    assert "tidy is put off" in caplog.text
