@@ -64,8 +64,10 @@ def test_security_headers(client: TestClient, path: str) -> None:
     assert "access-control-allow-origin" not in headers
 
 
-def _echo(settings: Settings) -> TestClient:
-    app = create_app(settings)
+@pytest.fixture
+def echo(settings: Settings) -> Iterator[TestClient]:
+    """The application with small limits and two routes that read what they are sent."""
+    app = create_app(settings.model_copy(update={"max_json_bytes": 2000, "max_body_bytes": 5000}))
 
     @app.post("/raw")
     async def raw(request: Request) -> int:
@@ -75,18 +77,18 @@ def _echo(settings: Settings) -> TestClient:
     def parsed(body: dict[str, str]) -> int:
         return len(body)
 
-    return TestClient(app)
+    with TestClient(app) as client:
+        yield client
 
 
 @pytest.mark.parametrize("path", ["/raw", "/parsed"])
 @pytest.mark.parametrize("announced", [True, False])
-def test_a_body_over_the_limit_is_refused(settings: Settings, path: str, announced: bool) -> None:
-    client = _echo(settings.model_copy(update={"max_json_bytes": 2000}))
+def test_a_body_over_the_limit_is_refused(echo: TestClient, path: str, announced: bool) -> None:
     fits, over = json.dumps({"a": "x" * 1000}).encode(), json.dumps({"a": "x" * 2000}).encode()
 
     def post(body: bytes) -> tuple[int, dict[str, object] | int]:
         parts = body if announced else iter([body[:900], body[900:]])
-        answer = client.post(path, content=parts, headers={"Content-Type": "application/json"})
+        answer = echo.post(path, content=parts, headers={"Content-Type": "application/json"})
         assert ("content-length" in answer.request.headers) is announced
         return answer.status_code, answer.json()
 
@@ -98,11 +100,10 @@ def test_a_body_over_the_limit_is_refused(settings: Settings, path: str, announc
     assert "2000 bytes" in str(problem["detail"])
 
 
-def test_an_upload_may_be_larger_than_other_bodies(settings: Settings) -> None:
-    client = _echo(settings.model_copy(update={"max_json_bytes": 2000, "max_body_bytes": 5000}))
+def test_an_upload_may_be_larger_than_other_bodies(echo: TestClient) -> None:
     body, headers = b"x" * 3000, {"Content-Type": "text/x-nothing"}
-    assert client.post("/v1/datasets/d/revisions", content=body, headers=headers).status_code != 413
-    answer = client.post("/v1/datasets/d/revisions", content=body * 2, headers=headers)
+    assert echo.post("/v1/datasets/d/revisions", content=body, headers=headers).status_code != 413
+    answer = echo.post("/v1/datasets/d/revisions", content=body * 2, headers=headers)
     assert answer.status_code == 413
     assert "upload" in answer.json()["detail"]
 
@@ -191,4 +192,5 @@ def test_a_database_that_is_away_does_not_end_the_housekeeping(
 ) -> None:
     away = Database("postgresql+psycopg://u@127.0.0.1:1/x")
     attempt(tidy, away)
+    away.close()
     assert "tidy is put off" in caplog.text
