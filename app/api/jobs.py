@@ -156,7 +156,8 @@ def cancel_job(job: JobPath, request: Request, engine: JobEngine) -> JobOut:
     with database(request).write(workspace(request)) as session:
         row = jobs.cancel(session, job)
         answer, name = JobOut.of(row), jobs.workflow_id(row.id, row.enqueued)
-    engine.forget(name)  # after the commit: the engine writes over a connection of its own
+    if answer.worker is None:  # a worker that has it ends it by itself
+        engine.forget(name)  # after the commit: the engine writes over a connection of its own
     return answer
 
 

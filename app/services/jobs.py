@@ -170,7 +170,8 @@ def list_page(
 
 def cancel(session: Session, job_id: str) -> JobRow:
     """End a pending or running job; its worker stops at its next write. A job cancelled before is answered as it is.
-    Raises NotFound, and Conflict when the job ended otherwise. The caller calls `Engine.forget` after the commit."""
+    Raises NotFound, and Conflict when the job ended otherwise. The caller takes a job that no worker
+    has out of the queue by `Engine.forget`, after the commit."""
     changed = session.execute(
         update(JobRow)
         .where(JobRow.id == job_id, JobRow.state.in_(ACTIVE))
