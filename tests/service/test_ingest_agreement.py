@@ -246,14 +246,14 @@ def test_a_refusal_crosses_over_whole(tmp_path: Path) -> None:
 
 def children() -> list[int]:
     """Processes that this one started and that read uploads."""
-    found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(["ps", "-eww", "-o", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     lines = [line.split(None, 2) for line in found.splitlines()[1:]]
     return [int(pid) for pid, parent, args in lines if int(parent) == os.getpid() and "ingest.process" in args]
 
 
 def test_a_killed_process_is_a_clean_refusal(tmp_path: Path) -> None:
     path = tmp_path / "body"
-    path.write_bytes(big() * 4)
+    path.write_bytes(big() * 40)  # long to read: time enough to be seen and killed
     caught: list[AppError] = []
 
     def read() -> None:
@@ -265,6 +265,7 @@ def test_a_killed_process_is_a_clean_refusal(tmp_path: Path) -> None:
     thread = threading.Thread(target=read)
     thread.start()
     while not (running := children()):
+        assert thread.is_alive(), "the body was read before its process was seen"
         time.sleep(0.01)
     os.kill(running[0], signal.SIGKILL)
     thread.join()
