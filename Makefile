@@ -28,6 +28,7 @@ lint: $(VENV)/.dev ## format, lint, types and import rules alone
 bench: $(VENV)/.dev ## what the claims rest on; M4=folder SCORER=score.py add the accuracy run (see bench/README.md)
 	@$(BIN)/python bench/concurrency.py
 	@$(BIN)/python bench/chaos.py
+	@$(BIN)/python bench/contract.py
 	@if [ -n "$(M4)" ]; then $(BIN)/python bench/m4.py --data "$(M4)" $(if $(SCORER),--scorer "$(SCORER)"); fi
 
 openapi: $(VENV)/.dev ## write openapi.json anew after a change of the interface
