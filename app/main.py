@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 
@@ -24,6 +24,7 @@ from app.http.keys import Keys
 from app.http.limits import BodyLimit
 from app.http.openapi import install_openapi
 from app.http.problems import install_problems
+from app.http.queries import known_query
 from app.http.requests import Requests
 from app.services.jobs import Engine
 from app.services.opened import OpenVersions
@@ -60,8 +61,9 @@ def create_app(settings: Settings) -> FastAPI:
     install_problems(app)
     install_openapi(app, EXAMPLES)
     install_docs(app)
-    for module in (datasets, revisions, series, jobs, registry, forecasts, backtests, system):
-        app.include_router(module.router)
+    for module in (datasets, revisions, series, jobs, registry, forecasts, backtests):
+        app.include_router(module.router, dependencies=[Depends(known_query)])
+    app.include_router(system.router)  # probes may carry what they like
     # The last one added is the outermost.
     app.add_middleware(Encodings, settings=settings)
     app.add_middleware(BodyLimit, settings=settings)

@@ -173,7 +173,13 @@ def change_dataset(
     return _answer(*_document(session, row))
 
 
-@router.delete("/{dataset}", status_code=204, summary="Delete a dataset", responses=problems(404, 409, 412))
+@router.delete(
+    "/{dataset}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a dataset",
+    responses=problems(404, 409, 412),
+)
 def delete_dataset(
     dataset: DatasetPath,
     session: WriteSession,

@@ -129,7 +129,13 @@ def show_version(model: ModelAliasPath, number: NumberPath, request: Request, se
     return _cached(request, tag_of(body), body)
 
 
-@router.delete("/{model}/versions/{number}", status_code=204, summary="Delete a version", responses=problems(404, 409))
+@router.delete(
+    "/{model}/versions/{number}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a version",
+    responses=problems(404, 409),
+)
 def delete_version(
     model: ModelAliasPath, number: NumberPath, request: Request, session: WriteSession, after: BackgroundTasks
 ) -> None:
@@ -220,7 +226,11 @@ def move_alias(
 
 
 @router.delete(
-    "/{model}/aliases/{alias}", status_code=204, summary="Remove an alias", responses=problems(404, 409, 412)
+    "/{model}/aliases/{alias}",
+    status_code=204,
+    response_class=Response,
+    summary="Remove an alias",
+    responses=problems(404, 409, 412),
 )
 def delete_alias(model: ModelAliasPath, alias: AliasPath, session: WriteSession, mover: Mover) -> None:
     """Removes an alias, any but `champion`. Its moves stay."""

@@ -88,7 +88,9 @@ def read_points(
     return table_response(table, media)
 
 
-@router.delete("/{key:path}", status_code=204, summary="Erase a series", responses=problems(404))
+@router.delete(
+    "/{key:path}", status_code=204, response_class=Response, summary="Erase a series", responses=problems(404)
+)
 def delete_series(dataset: DatasetPath, key: KeyPath, session: WriteSession) -> None:
     """Erases a series from every revision, for good. The revisions' totals shrink; their digests stay."""
     series.erase(session, datasets.get(session, dataset), key)

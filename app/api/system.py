@@ -15,12 +15,14 @@ router = APIRouter(tags=["System"])
 VERSION = version("gatecast")
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", summary="Is the process alive", response_description="It is.")
 async def healthz() -> AliveOut:
     """Answers as long as the process can answer at all; touches neither database nor disk. Needs no key."""
     return AliveOut()
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Can it do its work", response_description="It can.", responses=problems(503))
 def readyz(request: Request, settings: AppSettings) -> ReadyOut:
     """Answers 200 when the database answers, its tables are this program's and the model store can be written; else

@@ -194,13 +194,28 @@ def retry(session: Session, engine: Engine, job_id: str, max_queue: int) -> JobR
     changed = session.execute(
         update(JobRow)
         .where(JobRow.id == job_id, JobRow.state.in_(("failed", "cancelled")))
-        .values(state="pending", enqueued=JobRow.enqueued + 1, tries=0, error=None, finished_at=None, worker=None)
+        .values(
+            state="pending",
+            enqueued=JobRow.enqueued + 1,
+            tries=0,
+            progress=None,
+            error=None,
+            finished_at=None,
+            worker=None,
+            device=None,
+        )
         .returning(JobRow.id)
     ).first()
     session.expire_all()
     job = get(session, job_id)
     if not changed:
         raise Conflict(f"Job {job_id!r} is {job.state}; only a failed or cancelled job can be tried again.")
+    # `done` is the last event of a stream; the one of the attempt before is so no more.
+    session.execute(
+        update(JobEventRow)
+        .where(JobEventRow.job_id == job_id, JobEventRow.kind == "done")
+        .values(kind="log", data={"level": "info", "message": "had ended before"})
+    )
     append_event(session, job.id, "log", {"level": "info", "message": "asked to try again"})
     engine.enqueue(session, job)
     return job
