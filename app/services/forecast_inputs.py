@@ -3,6 +3,7 @@ every complaint gets its JSON pointer."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,8 @@ def series_of(inputs: Sequence[Input], calendar: Calendar) -> tuple[list[Series]
     times, notes = instants([sent.start for sent in inputs], calendar, "/inputs/{}/start")
     dated = [sent.start is not None for sent in inputs]
     steps, phases = calendar.locate(times)
-    phases = calendar.settle(np.arange(len(inputs)), phases, steps)
+    own, phases = phases, calendar.settle(np.arange(len(inputs)), phases, steps)
+    _refuse_off_grid(inputs, np.flatnonzero(~calendar.on_grid(steps, own, phases) & dated), calendar)
     made: list[Series] = []
     cut: list[int] = []
     for place, sent in enumerate(inputs):
@@ -69,6 +71,22 @@ def series_of(inputs: Sequence[Input], calendar: Calendar) -> tuple[list[Series]
         text = "the last values are missing: the forecast starts after the last one that is there"
         notes.append(Note("missing_at_end", text, tuple(cut)))
     return made, dated, notes
+
+
+def _refuse_off_grid(inputs: Sequence[Input], off: NDArray[np.int64], calendar: Calendar) -> None:
+    """Raises Invalid for the starts at these places, which lie on no step: a Saturday among business days."""
+    name, places = calendar.frequency.name, cast(list[int], off.tolist())
+    wrong = [
+        Complaint(
+            "off-grid",
+            f"expected the time of a step of frequency {name}",
+            pointer=f"/inputs/{place}/start",
+            value_preview=str(inputs[place].start)[:60],
+        )
+        for place in places
+    ]
+    if wrong:
+        raise Invalid(f"{wrong[0].pointer}: {wrong[0].message}, got {wrong[0].value_preview!r}.", errors=wrong)
 
 
 def instants(

@@ -1,5 +1,6 @@
 """Questions that cannot be understood: refused before anything is looked up, with a place and never a 500."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -100,3 +101,13 @@ def test_an_answer_in_no_format_of_ours(client: TestClient) -> None:
     for url, accept in ((URL, "image/png"), (NEXT, "text/csv")):
         body: dict[str, Any] = STORED if url == URL else {}
         assert client.post(url, json=body, headers={"Accept": accept}).status_code == 406
+
+
+def test_a_start_between_two_steps(client: TestClient, publish: Callable[..., int]) -> None:
+    """A Saturday is no business day: to shift it in silence would date the whole forecast wrongly."""
+    publish("fuel")
+    starts = {"monday": "2025-03-03", "saturday": "2025-03-01"}
+    inputs = [{"key": key, "start": start, "target": [1.0, 2.0, 3.0]} for key, start in starts.items()]
+    answer = client.post(URL, json={"model": "fuel", "frequency": "B", "inputs": inputs})
+    assert answer.status_code == 422
+    assert [(error["pointer"], error["code"]) for error in answer.json()["errors"]] == [("/inputs/1/start", "off-grid")]
