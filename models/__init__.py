@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from models.device import devices
     from models.inference import OpenArtifact, open_artifact
     from models.series import Forecast, Note, Series
+    from models.spacing import StepsDiffer
     from models.training import train
 
 _HOME = {
@@ -29,6 +30,7 @@ _HOME = {
     "Forecast": "series",
     "Note": "series",
     "Series": "series",
+    "StepsDiffer": "spacing",
     "Stopped": "config",
     "train": "training",
 }
@@ -44,6 +46,7 @@ __all__ = [
     "Progress",
     "Run",
     "Series",
+    "StepsDiffer",
     "Stopped",
     "TrainConfig",
     "TrainResult",

@@ -18,6 +18,14 @@ HINT = "pass frequency= to say it"
 _APART = f"put them in datasets of their own, or {HINT}"
 
 
+class StepsDiffer(ValueError):
+    """The series have no step in common; `series` is the first that steps otherwise than most rows."""
+
+    def __init__(self, message: str, series: int) -> None:
+        super().__init__(message)
+        self.series = series
+
+
 def majority(codes: Int, values: Int, count: int) -> Int:
     """The most frequent value of each of `count` series, (count,): the smallest of equals; 0 if there are no rows."""
     common = np.zeros(count, np.int64)
@@ -78,13 +86,23 @@ def business_days(days: Int) -> tuple[Int, Int]:
 
 
 def tell(times: Int, codes: Int, place: Zone) -> str:
-    """The name of the frequency of rows at UTC µs `times` (n,) of series `codes` (n,). Raises ValueError saying why."""
+    """The name of the frequency of rows at UTC µs `times` (n,) of series `codes` (n,). Raises ValueError saying why,
+    StepsDiffer where it is a series (by its code) that steps otherwise."""
     times, codes = _ordered(np.asarray(times, np.int64), np.asarray(codes, np.int64))
     same = codes[1:] == codes[:-1]
     rows = np.r_[same, False] | np.r_[False, same]  # a series of one row says nothing
     if not rows.any():
         raise ValueError(f"frequency: expected a series with two different times at least to tell it from; {HINT}")
-    times, codes = times[rows], np.unique(codes[rows], return_inverse=True)[1].astype(np.int64)
+    owners, places = np.unique(codes[rows], return_inverse=True)
+    try:
+        return _tell(times[rows], places.astype(np.int64), place)
+    except StepsDiffer as error:
+        error.series = int(owners[error.series])
+        raise
+
+
+def _tell(times: Int, codes: Int, place: Zone) -> str:
+    """As `tell`, for ordered rows of series numbered from 0, each of two rows at least."""
     days, clock = np.divmod(place.to_local(times), DAY)
     usual = majority(codes, clock, int(codes[-1]) + 1)[codes]
     kept = clock == usual
@@ -108,7 +126,7 @@ def _ordered(times: Int, codes: Int) -> tuple[Int, Int]:
 def _fits(codes: Int, units: Int, kept: Bool, otherwise: str) -> bool:
     """Whether nearly all rows are `kept` and come once a unit at most (a day, a month): then the step is units.
 
-    Raises ValueError where that holds for some whole series and not for the rest.
+    Raises StepsDiffer where that holds for some whole series and not for the rest.
     """
     later = (np.diff(units) > 0) | (codes[1:] != codes[:-1])
     good = kept & np.r_[True, later]
@@ -117,7 +135,8 @@ def _fits(codes: Int, units: Int, kept: Bool, otherwise: str) -> bool:
     sizes = np.bincount(codes)
     whole = (np.bincount(codes, good) == sizes) & (sizes > ENOUGH)
     if whole.any():
-        raise ValueError(f"frequency: series step differently: {whole.sum()} of {len(sizes)} by {otherwise}; {_APART}")
+        message = f"frequency: series step differently: {whole.sum()} of {len(sizes)} by {otherwise}; {_APART}"
+        raise StepsDiffer(message, int(whole.argmax()))
     return False
 
 
@@ -188,11 +207,12 @@ def _step(codes: Int, units: Int, show: Callable[[int], str]) -> int:
     rows = np.repeat(rare, sizes)
     if rare.any():
         own = np.gcd.reduceat(differences[rows], np.flatnonzero(np.r_[True, np.diff(owners[rows]) != 0]))
-        coarse = own[own > step]
+        coarse, first = own[own > step], owners[starts][rare][own > step]
         if len(coarse):
-            raise ValueError(
+            raise StepsDiffer(
                 f"frequency: series step differently: {len(coarse)} of {len(sizes)} by {show(int(coarse[0]))}, "
-                f"most rows by {show(step)}; {_APART}"
+                f"most rows by {show(step)}; {_APART}",
+                int(first[0]),
             )
     return step
 

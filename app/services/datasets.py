@@ -130,7 +130,7 @@ def known(session: Session, name: str, time_zone: str | None) -> Known:
         except ValueError as error:
             complaint = Complaint("time-zone", str(error), pointer="query/time_zone")
             raise Invalid(f"{error}.", errors=[complaint]) from error
-        return Known(time_zone=time_zone or "UTC")
+        return Known(time_zone=time_zone or "UTC", takes_zone=time_zone is None)
     if time_zone is not None and time_zone != dataset.time_zone:
         detail = f"time_zone: dataset {name!r} has {dataset.time_zone}, got {time_zone}."
         raise Invalid(detail, errors=[Complaint("time-zone", detail, pointer="query/time_zone")])

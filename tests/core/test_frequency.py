@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models import Frequency
+from models import Frequency, StepsDiffer
 
 CANONICAL = (
     *("s", "30s", "min", "15min", "90min", "h", "6h", "36h", "D", "2D", "10D", "B", "2B", "W-SUN", "W-MON", "2W-FRI"),
@@ -334,8 +334,10 @@ def test_wild_spacing_is_explained() -> None:
 def test_series_that_step_differently_are_told(often: str, rarely: str, told: str) -> None:
     for zone in ZONES:
         often_times, rarely_times = grid(often, zone, periods=200), grid(rarely, zone, periods=20)
-        with pytest.raises(ValueError, match=f"1 of 3 by {told}.*datasets of their own"):
-            infer(often_times, rarely_times, often_times, zone=zone)
+        with pytest.raises(ValueError, match=f"1 of 3 by {told}.*datasets of their own") as caught:
+            infer(often_times[:1], often_times, rarely_times, often_times, zone=zone)
+        assert isinstance(caught.value, StepsDiffer)
+        assert caught.value.series == 2
 
 
 @pytest.mark.parametrize("name", ["D", "W-MON", "MS", "ME"])

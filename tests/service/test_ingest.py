@@ -167,6 +167,11 @@ def test_one_date_column_and_one_number_column(read: Read) -> None:
     assert upload.columns["id"] is None
 
 
+def test_the_mean_of_a_forecast_is_its_target(read: Read) -> None:
+    upload = read("key,timestamp,mean,q0.1,sample1\nA,2026-01-01,1,0.5,3\nA,2026-01-02,2,0.7,2\n")
+    assert (upload.columns["target"], list(upload.covariates)) == ("mean", ["q0.1", "sample1"])
+
+
 def test_keys_are_any_text(read: Read) -> None:
     keys = ["Zoë, the 2nd", 'say "hi"', "a/b", "007", " x", "NA", "ключ", "Z" * 255]
     body = "key,timestamp,value\n" + "".join(f'"{key.replace(chr(34), chr(34) * 2)}",2026-01-01,1\n' for key in keys)

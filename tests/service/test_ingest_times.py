@@ -4,12 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from app.errors import Invalid
 from app.services.ingest import Ask, Known, Upload, parse
 from app.services.ingest.reading import parse_here
+from models import Calendar
 
 CSV = "text/csv"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -237,3 +240,38 @@ def test_a_frequency_that_was_given(read: Read) -> None:
     assert upload.calendar.frequency.name == "6h"
     path_known = read(["ds,y", "2026-01-01 00:00,1", "2026-01-01 06:00,1"], frequency="h")
     assert (path_known.steps - path_known.steps[0]).tolist() == [0, 6]
+
+
+@pytest.mark.parametrize("layout", ["long", "wide"])
+@pytest.mark.parametrize(
+    ("column", "known", "expected"),
+    [
+        ("Europe/Berlin", Known(takes_zone=True), ("D", "Europe/Berlin")),
+        ("Europe/Berlin", Known(), None),
+        ("Europe/Berlin", Known("h"), ("h", "UTC")),
+        ("+01:00", Known(takes_zone=True), None),
+    ],
+)
+def test_a_new_dataset_takes_the_zone_of_the_time_column(
+    tmp_path: Path, layout: str, column: str, known: Known, expected: tuple[str, str] | None
+) -> None:
+    days = np.arange("2026-03-01", "2026-04-20", dtype="datetime64[D]")
+    local = Calendar.of("D", "Europe/Berlin").to_utc(days.astype("datetime64[us]").astype(np.int64))[0]
+    times = pa.array(local).cast(pa.timestamp("us", column))
+    path = tmp_path / "body.parquet"
+    parquet.write_table(pa.table({"timestamp": times, "value": pa.array(np.arange(50.0))}), path)
+    ask = Ask("application/vnd.apache.parquet", layout=layout)
+    if expected is None:
+        with pytest.raises(Invalid, match="give time_zone="):
+            parse(path, ask, known)
+    else:
+        calendar = parse(path, ask, known).calendar
+        assert (calendar.frequency.name, calendar.time_zone) == expected
+
+
+def test_mixed_steps_are_refused_with_the_series_that_differs(read: Read) -> None:
+    hours = [f"A,2026-01-{1 + hour // 24:02}T{hour % 24:02}:00Z,1" for hour in range(300)]
+    days = [f"B,2026-01-{day:02},1" for day in range(1, 21)]
+    with pytest.raises(Invalid, match=r"step differently.*the first such series is 'B'") as caught:
+        read(["key,timestamp,value", *hours, *days])
+    assert [(each.code, each.row, each.column) for each in caught.value.errors] == [("no_frequency", 302, "timestamp")]

@@ -1,7 +1,7 @@
 """From a sheet to an Upload: check after check, the file refused with all that one check found."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,17 @@ from numpy.typing import NDArray
 from app.services.ingest.columns import Roles, choose_roles, tidy, wide_roles
 from app.services.ingest.covariates import Extra, guess_role, read_extra, static_values
 from app.services.ingest.figures import read_numbers
-from app.services.ingest.grid import Ints, Placed, check_grid, check_spans, ordered, place, to_utc, wanted_frequency
+from app.services.ingest.grid import (
+    Ints,
+    Placed,
+    check_grid,
+    check_spans,
+    ordered,
+    place,
+    to_utc,
+    wanted_frequency,
+    with_zone_of,
+)
 from app.services.ingest.keys import read_keys
 from app.services.ingest.sheet import Case, Finding, Sheet, refuse
 from app.services.ingest.stamps import read_times
@@ -83,13 +93,14 @@ def _read_long(sheet: Sheet, case: Case) -> _Content:
         keys, codes = [case.ask.dataset], np.zeros(sheet.length, np.int64)
     else:
         keys, codes = read_keys(sheet.columns.pop(roles.id), roles.id, case.findings, case.ask.max_series)
+    case.known = with_zone_of(sheet.columns[roles.time], case.known)
     times = read_times(sheet.columns.pop(roles.time), roles.time, case.findings, frequency)
     values = read_numbers(sheet.columns.pop(roles.target), roles.target, case.findings, _commas(sheet))
     extras = _read_extras(sheet, roles, case)
     # Codes of rows without a key mean nothing: clock changes are looked into once all is well.
     utc = times.values if case.findings.count else to_utc(times, codes, roles.time, case)
     case.refuse()
-    placed = place(utc, codes, keys, "step" if times.is_step else frequency, case.known)
+    placed = place(utc, codes, keys, "step" if times.is_step else frequency, column=roles.time, case=case)
     check_grid(placed, keys, roles.time, case)
     case.refuse()
     order = ordered(codes, placed.steps)
@@ -118,6 +129,7 @@ def _read_wide(sheet: Sheet, case: Case) -> _Content:
     an empty cell is an absent row, so that a wide file never wipes out what is stored."""
     time, names = wide_roles(sheet, case.ask)
     frequency = wanted_frequency(case.ask, case.known)
+    case.known = with_zone_of(sheet.columns[time], case.known)
     times = read_times(sheet.columns.pop(time), time, case.findings, frequency)
     one = np.zeros(sheet.length, np.int64)
     utc = times.values if case.findings.count else to_utc(times, one, time, case)
@@ -135,7 +147,8 @@ def _read_wide(sheet: Sheet, case: Case) -> _Content:
     phases = case.known.phases
     shared = next((phases[key] for key in keys if key in phases), None)
     stand_in = Known(phases={} if shared is None else {keys[0]: shared}, time_zone=case.known.time_zone)
-    placed = place(utc, one, keys[:1], "step" if times.is_step else frequency, stand_in)
+    one_case = replace(case, known=stand_in)
+    placed = place(utc, one, keys[:1], "step" if times.is_step else frequency, column=time, case=one_case)
     check_grid(placed, keys, time, case)
     for key in keys:
         if phases.get(key, placed.phases[0]) != placed.phases[0]:

@@ -1,5 +1,6 @@
 """Which column is what: as the sender said, else by its name, else by what stands in it. Nothing is left to chance."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
@@ -22,6 +23,7 @@ FAMILIES = (
     ("series", "time", "value"),
 )
 SAMPLE = 1000
+_BAND = re.compile(r"q\d+(\.\d+)?|sample\d+")
 _HINTS = {"id": "id_column", "time": "time_column", "target": "target_column"}
 
 
@@ -97,10 +99,13 @@ def _named(role: str, candidates: tuple[str, ...], free: list[str], names: list[
 
 
 def _by_content(role: str, sheet: Sheet, free: list[str], fits: Callable[[Column], bool]) -> str:
-    """The one column that can play the role by what stands in it."""
+    """The one column that can play the role by what stands in it. In a forecast's answer the target is `mean`; its
+    quantiles and samples are extra columns as any other, so they become covariates."""
     found = [name for name in free if fits(sheet.columns[name])]
     if len(found) == 1:
         return found[0]
+    if role == "target" and "mean" in found and all(name == "mean" or _BAND.fullmatch(name) for name in found):
+        return "mean"
     if role == "target" and len(free) == 1:
         return free[0]  # nothing else is left: what is wrong with its values is said row by row
     if found:

@@ -1,14 +1,15 @@
 """Rows onto the dataset's grid: times to UTC, the frequency, steps and phases, order, spans."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.services.ingest.arrow import Column, types
 from app.services.ingest.sheet import Case, Finding, refuse
 from app.services.ingest.stamps import Times, as_text
 from app.services.ingest.upload import Ask, Known
-from models import Calendar, Frequency
+from models import Calendar, Frequency, StepsDiffer
 
 Ints = NDArray[np.int64]
 DAY = 86_400_000_000
@@ -49,6 +50,18 @@ def wanted_frequency(ask: Ask, known: Known) -> str | None:
             "leave the parameter out, or use another dataset",
         )
     return stored.name
+
+
+def with_zone_of(column: Column, known: Known) -> Known:
+    """The dataset as known, in the IANA zone that the time column's type carries where it may still take one. A mere
+    offset from UTC is no zone and says nothing."""
+    zone = column.type.tz if known.takes_zone and types.is_timestamp(column.type) else None
+    if zone is None:
+        return known
+    try:
+        return replace(known, time_zone=Calendar.of("D", zone).time_zone)
+    except ValueError:
+        return known
 
 
 def to_utc(times: Times, codes: Ints, column: str, case: Case) -> Ints:
@@ -110,8 +123,10 @@ def _second(local: Ints, codes: Ints, ambiguous: NDArray[np.bool_]) -> NDArray[n
     return second
 
 
-def place(times: Ints, codes: Ints, keys: list[str], frequency: str | None, known: Known) -> Placed:
-    """Every row's step and phase, and every series' phase. Invalid when the frequency cannot be told from the rows."""
+def place(times: Ints, codes: Ints, keys: list[str], frequency: str | None, *, column: str, case: Case) -> Placed:
+    """Every row's step and phase, and every series' phase. Invalid when the frequency cannot be told from the rows of
+    the time `column`: where series step differently, with the first row of the first that does."""
+    known = case.known
     try:
         if frequency is None:
             calendar = Calendar(Frequency.infer(times, codes, known.time_zone), known.time_zone)
@@ -123,6 +138,10 @@ def place(times: Ints, codes: Ints, keys: list[str], frequency: str | None, know
         reason = str(error).removesuffix(f"; {hint}").removesuffix(f", or {hint}")
         if 1 < len(keys) == len(codes):
             hint += "; every row is a series of its own: is the id column the right one?"
+        if isinstance(error, StepsDiffer):
+            first = int(np.argmax(codes == error.series))
+            reason += f"; the first such series is {keys[error.series]!r}"
+            refuse("no_frequency", reason, hint, row=case.rows.numbers([first])[0], column=column)
         refuse("no_frequency", reason, hint)
     settled = calendar.settle(codes, own, steps)
     if known.phases:

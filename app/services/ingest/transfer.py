@@ -26,6 +26,7 @@ def pack_question(path: Path, ask: Ask, known: Known) -> bytes:
         "time_zone": known.time_zone,
         "phases": dict(known.phases),
         "columns": dict(known.columns),
+        "takes_zone": known.takes_zone,
     }
     return orjson.dumps({"path": str(path), "ask": asdict(ask), "known": known_fields})
 

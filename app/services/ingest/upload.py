@@ -23,12 +23,13 @@ ENCODINGS = ("gzip", "zstd")
 @dataclass(frozen=True)
 class Known:
     """What the dataset already is. `frequency` None: nothing decided yet. `phases`: series key to phase; `columns`:
-    covariate name to (role, kind)."""
+    covariate name to (role, kind). `takes_zone`: nobody chose `time_zone`, so a zone in the file's own types wins."""
 
     frequency: str | None = None
     time_zone: str = "UTC"
     phases: Mapping[str, int] = field(default_factory=dict[str, int])
     columns: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+    takes_zone: bool = False
 
 
 @dataclass(frozen=True)
