@@ -22,6 +22,8 @@ async def known_query(request: Request) -> None:
 
 
 def _names(route: APIRoute) -> frozenset[str]:
-    """The query parameters a route declares."""
+    """The query parameters a route declares, one by one or as a model, whose fields do not say where they stand."""
     fields = get_flat_params(route.dependant)
-    return frozenset(field.alias for field in fields if getattr(field.field_info, "in_", None) == ParamTypes.query)
+    return frozenset(
+        field.alias for field in fields if getattr(field.field_info, "in_", ParamTypes.query) == ParamTypes.query
+    )

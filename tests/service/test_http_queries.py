@@ -37,3 +37,14 @@ def test_an_empty_answer_has_no_content_type(client: TestClient) -> None:
     client.post("/v1/datasets", json={"name": "shop"}).raise_for_status()
     answer = client.delete("/v1/datasets/shop")
     assert (answer.status_code, answer.content, "content-type" in answer.headers) == (204, b"", False)
+
+
+def test_a_known_parameter_is_taken(client: TestClient) -> None:
+    path = "/v1/datasets/local/revisions?time_zone=Europe/Berlin&mode=append"
+    answer = client.post(path, content=FILE, headers={"Content-Type": "text/csv"})
+    assert answer.status_code == 201, answer.text
+    points = client.get("/v1/datasets/local/series/local/points", headers={"Accept": "application/vnd.apache.parquet"})
+    assert client.get("/v1/datasets?page_size=5").status_code == 200
+    again = client.post("/v1/datasets/copy/revisions", content=points.content, headers=dict(points.headers))
+    assert (again.status_code, again.json()["digest"]) == (201, answer.json()["digest"]), again.text
+    assert client.get("/v1/datasets/copy").json()["time_zone"] == "Europe/Berlin"
