@@ -45,7 +45,9 @@ def connect(url: str) -> Generator[httpx.Client]:
     except (httpx.UnsupportedProtocol, httpx.InvalidURL):
         raise Failed(f"{url!r} is not a server's address; expected one like http://127.0.0.1:8000.", status=2) from None
     except httpx.TransportError as error:
-        raise Failed(f"The connection to {url} broke: {error or type(error).__name__}.", status=UNREACHABLE) from None
+        raise Failed(
+            f"The connection to {url} broke: {str(error).rstrip('.') or type(error).__name__}.", status=UNREACHABLE
+        ) from None
 
 
 def _key() -> str | None:

@@ -41,13 +41,17 @@ def demo(
     Weekly US gasoline demand goes in, a GRU is trained in the background, twelve weeks come out. Run it again and it
     takes what is there.
     """
-    port = port if _is_free(port) else 0
+    wanted, port = port, port if _is_free(port) else 0
     server, url = _start(data, port)
+    if port != wanted:
+        told = f"Port {wanted} is in use, so this server took another. For the commands of the README: api={url}/v1"
+        err.print(told, highlight=False, soft_wrap=True)
     try:
         with connect(url) as http:
             tour(http, again)
         if not leave:
-            out.print(f"\nThe server goes on at [bold]{url}[/], its docs page at [bold]{url}/docs[/]. Ctrl-C stops it.")
+            told = f"\nThe server goes on at {url}, its docs page at {url}/docs . Ctrl-C stops it."
+            out.print(told, highlight=False, soft_wrap=True)
             server.wait()
     except KeyboardInterrupt:
         err.print("\nStopping.")

@@ -96,13 +96,17 @@ def save(http: httpx.Client, body: dict[str, Any], file: Path | None, media: str
     """Stream the answer into a file, or to standard output."""
     with http.stream("POST", "/v1/forecasts", json=body, headers={"Accept": media}) as answer:
         checked(answer)
-        target = file.open("wb") if file else sys.stdout.buffer
-        for part in answer.iter_bytes():
-            target.write(part)
-        if file:
-            target.close()
-        else:
-            target.flush()
+        if file is None:
+            for part in answer.iter_bytes():
+                sys.stdout.buffer.write(part)
+            sys.stdout.buffer.flush()
+            return
+        try:
+            with file.open("wb") as target:
+                for part in answer.iter_bytes():
+                    target.write(part)
+        except OSError as error:
+            raise Failed(f"{file} cannot be written: {error.strerror}.") from error
 
 
 @root.command(rich_help_panel=CLIENT)

@@ -150,7 +150,9 @@ def follow_job(job: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> N
         done = watch(http, job)
     if as_json:
         print_json(done)
-    out.print(f"Result: {succeeded(done)['href']}", highlight=False)
+    result = succeeded(done)  # says what went wrong, by the exit status too
+    if not as_json:
+        out.print(f"Result: {result['href']}", highlight=False)
 
 
 @jobs.command("cancel")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import zstandard
 
-from app.errors import Complaint
+from app.errors import Complaint, Invalid
 from app.services.ingest import Ask, Known, Upload, parse
 from app.services.ingest.reading import parse_here
 
@@ -394,3 +394,9 @@ def test_months_keep_the_day_a_series_means(read: Read) -> None:
     upload = read(body, known=known)
     again = Known("ME", "UTC", dict(zip(upload.keys, upload.phases.tolist(), strict=True)))
     assert rows(read("key,timestamp,value\nB,2024-02-29,2\n", known=again)) == [("B", "2024-02-29T00:00:00+00:00", 2)]
+
+
+def test_a_word_among_the_numbers_of_an_unnamed_target_is_named(read: Read) -> None:
+    with pytest.raises(Invalid) as caught:
+        read("date,store,sold\n2026-01-01,A,1\n2026-01-02,A,2\n2026-01-03,A,oops\n", id_column="store")
+    assert [(each.code, each.row, each.column) for each in caught.value.errors] == [("not_a_number", 4, "sold")]

@@ -23,6 +23,7 @@ FAMILIES = (
     ("series", "time", "value"),
 )
 SAMPLE = 1000
+_NUMBER = r"^\s*[-+]?[0-9][0-9.,]*([eE][-+]?[0-9]+)?\s*$"
 _BAND = re.compile(r"q\d+(\.\d+)?|sample\d+")
 _HINTS = {"id": "id_column", "time": "time_column", "target": "target_column"}
 
@@ -110,6 +111,10 @@ def _by_content(role: str, sheet: Sheet, free: list[str], fits: Callable[[Column
         return free[0]  # nothing else is left: what is wrong with its values is said row by row
     if found:
         _ambiguous(role, found, sheet.names)
+    if role == "target":  # with a word among its numbers; that word is complained about by row
+        spoilt = [name for name in free if _is_mostly_numbers(sheet.columns[name])]
+        if len(spoilt) == 1:
+            return spoilt[0]
     refuse(
         f"no_{role}_column",
         f"no column is recognised as the {role}; the file has {_list(sheet.names)}",
@@ -138,6 +143,13 @@ def _is_target(column: Column) -> bool:
     if not is_text(column.type):
         return is_number(column.type)
     return text_numbers(_sample(column), commas=True) is not None
+
+
+def _is_mostly_numbers(column: Column) -> bool:
+    if not is_text(column.type):
+        return False
+    texts = pc.drop_null(_sample(column))
+    return 2 * (pc.sum(pc.match_substring_regex(texts, _NUMBER)).as_py() or 0) > len(texts)
 
 
 def _is_time(column: Column) -> bool:
