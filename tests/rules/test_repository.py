@@ -41,7 +41,8 @@ def test_nothing_is_left_to_do() -> None:
 def test_every_dependency_is_used() -> None:
     """Runtime dependencies are imported somewhere in the packages, or are named here with the reason."""
     indirect = {
-        "uvicorn",  # imported by the commands; its extras are its own business
+        "uvloop",  # uvicorn takes both where they are
+        "httptools",
         "python-multipart",  # read by Starlette when a form comes
         "psycopg",  # loaded by SQLAlchemy from the URL
         "tzdata",  # zones for machines without a zone database
