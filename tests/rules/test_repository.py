@@ -43,13 +43,12 @@ def test_every_dependency_is_used() -> None:
     indirect = {
         "uvloop",  # uvicorn takes both where they are
         "httptools",
-        "python-multipart",  # read by Starlette when a form comes
         "psycopg",  # loaded by SQLAlchemy from the URL
         "tzdata",  # zones for machines without a zone database
         "onnx",  # torch's exporter needs both
         "onnxscript",
     }
-    modules = {"pydantic-settings": "pydantic_settings", "fastapi-offline": "fastapi_offline"}
+    modules = {name: name.replace("-", "_") for name in ("pydantic-settings", "fastapi-offline", "python-multipart")}
     text = "\n".join(
         path.read_text(encoding="utf-8") for room in ("app", "models") for path in (ROOT / room).rglob("*.py")
     )
