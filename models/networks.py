@@ -1,4 +1,4 @@
-"""The recurrent network: a scaled context in, monotone quantile offsets and a mix of bases out. float32."""
+"""The recurrent network: a scaled context in, raw numbers for a head and a mix of bases out. float32."""
 
 from dataclasses import dataclass
 
@@ -11,26 +11,27 @@ CELLS = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
 
 @dataclass(frozen=True)
 class Shape:
-    """What a network looks like. `bases` is the number of bases its gate mixes, 0 for none."""
+    """What a network looks like. `outputs` is the numbers its head wants for a step, `bases` how many its gate mixes,
+    `features` the columns of known steps, `static` the width of what is known of a series; 0 for none."""
 
     cell: str
     layers: int
     hidden: int
     segment: int
     horizon: int
-    levels: tuple[float, ...]
+    outputs: int
     bases: int
-
-    @property
-    def anchor(self) -> int:
-        """The place of the level nearest to the median, the one the other levels are built from."""
-        return min(range(len(self.levels)), key=lambda place: abs(self.levels[place] - 0.5))
+    decoder: str = "direct"
+    activation: str = "tanh"
+    bidirectional: bool = False
+    truncate: int | None = None
+    features: int = 0
+    static: int = 0
 
 
 class Network(nn.Module):
     """Segments of the context go through a linear layer and the recurrent cell; its last state gives, for all steps
-    of the horizon at once, one free offset (the anchor level's) and non-negative distances between neighbouring
-    levels, so that quantiles cannot cross, and the softmax weights of the bases."""
+    of the horizon at once, the head's raw numbers and the softmax weights of the bases."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -38,7 +39,7 @@ class Network(nn.Module):
         size = shape.hidden if shape.segment > 1 else 2
         self.embed = nn.Linear(2 * shape.segment, shape.hidden) if shape.segment > 1 else None
         self.cell = CELLS[shape.cell](size, shape.hidden, num_layers=shape.layers, batch_first=True)
-        self.head = nn.Linear(shape.hidden, shape.horizon * len(shape.levels))
+        self.head = nn.Linear(shape.hidden, shape.horizon * shape.outputs)
         self.gate = nn.Linear(shape.hidden, shape.horizon * shape.bases) if shape.bases else None
         with torch.no_grad():  # the first forecast is the plain mix of the bases
             self.head.weight.mul_(0.1)
@@ -47,10 +48,23 @@ class Network(nn.Module):
                 self.gate.weight.zero_()
                 self.gate.bias.zero_()
 
-    def forward(self, context: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Offsets (batch, horizon, level), never decreasing along levels, and base weights (batch, horizon, base).
+    def forward(
+        self,
+        context: Tensor,
+        mask: Tensor,
+        bases: Tensor,
+        logits: Tensor,
+        *,
+        features: Tensor | None = None,
+        static: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Raw numbers for the head (batch, horizon, outputs) and the mix of the bases (batch, horizon), 0 where there
+        are none.
 
         `context` (batch, time) scaled, 0 where missing; `mask` (batch, time); time is a multiple of the segment.
+        `bases` (batch, horizon, base) scaled, whose type the mix keeps; `logits` (batch, base) is what the window
+        itself says for each base, added to the gate's own. `features` (batch, time + horizon, feature), 0 where
+        unknown; `static` (batch, static).
         """
         shape = self.shape
         steps = context.shape[1] // shape.segment
@@ -61,10 +75,11 @@ class Network(nn.Module):
             inputs = functional.relu(self.embed(inputs))
         states: Tensor = self.cell(inputs, self._rest(inputs))[0]
         last = states[:, -1]  # (batch, hidden)
-        offsets = monotone(self.head(last).reshape(-1, shape.horizon, len(shape.levels)), shape.anchor)
+        raw = self.head(last).reshape(-1, shape.horizon, shape.outputs)
         if self.gate is None:
-            return offsets, offsets[..., :0]
-        return offsets, torch.softmax(self.gate(last).reshape(-1, shape.horizon, shape.bases), dim=2)
+            return raw, torch.zeros_like(raw[..., 0])
+        own = self.gate(last).reshape(-1, shape.horizon, shape.bases)
+        return raw, mix(bases, own + logits[:, None])
 
     def _rest(self, inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """The cell's state before the first step. Given by hand, because an exporter bakes the default's batch size
@@ -72,27 +87,17 @@ class Network(nn.Module):
         zeros = inputs.new_zeros(self.shape.layers, inputs.shape[0], self.shape.hidden)
         return (zeros, zeros) if self.shape.cell == "lstm" else zeros
 
-    def start_from(self, residuals: Tensor, logits: Tensor) -> None:
-        """Set the biases so that the first quantiles are `residuals` (horizon, level), never decreasing along levels,
-        around a mix of the bases weighed by the softmax of `logits` (horizon, base)."""
-        anchor = self.shape.anchor
-        gaps = residuals.diff(dim=1).clamp_min(1e-3)
-        free = gaps + torch.log(-torch.expm1(-gaps))  # the inverse of softplus
-        bias = torch.cat([free[:, :anchor], residuals[:, anchor : anchor + 1], free[:, anchor:]], dim=1)
+    def start_from(self, raw: Tensor, logits: Tensor) -> None:
+        """Set the biases so that the first raw numbers are `raw` (horizon, outputs), from the head's `begin`, around a
+        mix of the bases weighed by the softmax of `logits` (horizon, base)."""
         with torch.no_grad():
-            self.head.bias.copy_(bias.reshape(-1))
+            self.head.bias.copy_(raw.reshape(-1))
             if self.gate is not None:
                 self.gate.bias.copy_((logits - logits.mean(1, keepdim=True)).reshape(-1))
 
 
-def monotone(raw: Tensor, anchor: int) -> Tensor:
-    """Quantiles (…, level) from free numbers: the anchor's as it is, the others by adding up softplus steps away from
-    it."""
-    middle = raw[..., anchor : anchor + 1]
-    parts = [middle]
-    if anchor > 0:
-        below = functional.softplus(raw[..., :anchor]).flip(-1).cumsum(-1).flip(-1)
-        parts.insert(0, middle - below)
-    if anchor < raw.shape[-1] - 1:
-        parts.append(middle + functional.softplus(raw[..., anchor + 1 :]).cumsum(-1))
-    return torch.cat(parts, dim=-1)
+def mix(bases: Tensor, logits: Tensor) -> Tensor:
+    """The bases (batch, horizon, base) weighed by the softmax of `logits`, (batch, horizon) in the bases' type: weights
+    that sum to 1 in float64 keep a huge level's digits."""
+    weights = torch.softmax(logits, dim=2).to(bases.dtype)
+    return (bases * weights).sum(2) / weights.sum(2)
