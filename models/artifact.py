@@ -24,7 +24,7 @@ from torch import Tensor
 from models.bases import Base
 from models.calendar import Calendar
 from models.config import TrainConfig
-from models.forecaster import Forecaster
+from models.forecaster import Forecaster, Inputs, Member
 from models.inference import FORMAT, GRAPH, MANIFEST, WEIGHTS, read_checked, read_manifest
 
 LIBRARIES = ("gatecast", "torch", "onnx", "onnxruntime", "safetensors", "numpy")
@@ -60,7 +60,7 @@ def write_artifact(folder: Path, forecaster: Forecaster, windows: Tensor, facts:
         "format": FORMAT,
         "config": forecaster.config.document(),
         "network": {
-            "bases": [list(base) for base in forecaster.bases],
+            "bases": [[list(base) for base in member.kinds] for member in forecaster.members],
             "parameters": sum(p.numel() for p in forecaster.parameters()),
         },
         "files": files,
@@ -103,9 +103,11 @@ def load_forecaster(folder: Path) -> Forecaster:
     format."""
     manifest = read_manifest(folder)
     weights = load(read_checked(folder, WEIGHTS, manifest))
-    forecaster = Forecaster(
-        TrainConfig.parse(manifest["config"]), tuple(Base(*base) for base in manifest["network"]["bases"])
-    )
+    members = [
+        Member(TrainConfig.parse(one["config"]), tuple(Base(*base) for base in bases))
+        for one, bases in zip(manifest["members"], manifest["network"]["bases"], strict=True)
+    ]
+    forecaster = Forecaster(TrainConfig.parse(manifest["config"]), members)
     try:
         forecaster.load_state_dict(weights)
     except RuntimeError as error:
@@ -160,10 +162,11 @@ def _difference(forecaster: Forecaster, session: Any, windows: Tensor, size: int
     context = rows.nan_to_num(0.0)
     with torch.no_grad():
         expected = forecaster(context, mask)
-        ready = forecaster.prepare(context, mask)
+        scale = torch.stack([member.prepare(Inputs(context, mask))[0].unit for member in forecaster.members]).amax(0)
     found = torch.from_numpy(session.run(None, {"context": context.numpy(), "mask": mask.numpy()})[0])
     if found.shape != expected.shape or not found.isfinite().all():
         return math.inf
     # Rounding of the network's float32 shows in the window's scale, rounding of the window itself in the data's units.
-    room = torch.maximum(ready.scale[..., None], (expected - ready.shift[..., None]).abs()) + 1e-9 * expected.abs()
+    newest = context.abs().amax(1, keepdim=True)
+    room = torch.maximum(scale[..., None], (expected.abs() - newest[..., None]).abs()) + 1e-9 * expected.abs()
     return float(((found - expected).abs() / room.clamp_min(sys.float_info.min)).max())

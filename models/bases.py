@@ -3,17 +3,48 @@
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from models.smoothing import FILTERS, Smoothing
 
 FADE = 0.6  # weight of a season in the mean, over that of the season after it
 
 
 class Base(NamedTuple):
     """The value at the same place of a cycle of `period` steps (1: any place): the `newest` known one, or the `mean`
-    of all known ones, the newer ones weighing more."""
+    of all known ones, the newer ones weighing more; or `smooth`: levels and trends with a season of `period`."""
 
-    kind: Literal["newest", "mean"]
+    kind: Literal["newest", "mean", "smooth"]
     period: int
+
+
+SMOOTHED = 200  # newest steps that levels and trends are fitted to, at most: the cost grows with their square
+
+
+class Bases(nn.Module):
+    """All bases of a window of `context` steps, `horizon` steps ahead. `count` is how many columns they give."""
+
+    def __init__(self, bases: tuple[Base, ...], context: int, horizon: int) -> None:
+        super().__init__()
+        self.plain = tuple(base for base in bases if base.kind != "smooth")
+        self.horizon = horizon
+        periods = [base.period for base in bases if base.kind == "smooth"]
+        reach = [min(context, max(SMOOTHED // period, 4) * period) for period in periods]
+        self.smooth = nn.ModuleList(Smoothing(time, m, horizon) for time, m in zip(reach, periods, strict=True))
+        self.count = len(self.plain) + len(FILTERS) * len(periods)
+
+    def forward(self, context: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What each base says, (batch, horizon, base), and the logarithm of how far off it was inside the window,
+        (batch, base): both as good as known for `smooth` ones; a plain one's is the mean of theirs, 0 without."""
+        found = [look_up(context, mask, self.plain, self.horizon)]
+        doubts: list[Tensor] = []
+        for smooth in self.smooth:
+            assert isinstance(smooth, Smoothing)
+            ahead, doubt = smooth(context[:, -smooth.time :], mask[:, -smooth.time :])
+            found.append(ahead)
+            doubts.append(doubt)
+        usual = torch.cat(doubts, dim=1).mean(1, keepdim=True) if doubts else context.new_zeros(context.shape[0], 1)
+        return torch.cat(found, dim=2), torch.cat([usual.expand(-1, len(self.plain)), *doubts], dim=1)
 
 
 def look_up(context: Tensor, mask: Tensor, bases: tuple[Base, ...], horizon: int) -> Tensor:

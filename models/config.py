@@ -9,8 +9,12 @@ from typing import Any, Literal, get_args
 
 Preset = Literal["fast", "balanced", "thorough"]
 Cell = Literal["gru", "lstm", "rnn"]
-Scaling = Literal["std", "mean", "last"]
-Base = Literal["none", "naive", "seasonal", "mix"]
+Activation = Literal["tanh", "relu"]
+Decoder = Literal["direct", "recursive", "seq2seq"]
+HeadKind = Literal["quantile", "gaussian", "student_t", "negative_binomial"]
+Scaling = Literal["std", "mean", "last", "log"]
+Base = Literal["none", "naive", "seasonal", "mix", "smooth"]
+Unfrozen = Literal["head", "recurrent", "all"]
 NINE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -25,8 +29,12 @@ class TrainConfig:
 
     preset: Preset = "fast"
     cell: Cell | None = None
+    activation: Activation = "tanh"  # of cell rnn
     layers: int | None = None
     hidden: int | None = None
+    bidirectional: bool = False  # over the context
+    decoder: Decoder = "direct"
+    head: HeadKind | None = None
     horizon: int | None = None
     context: int | None = None
     segment: int | None = None  # steps eaten by one recurrent step; 1 = classic one-step input
@@ -38,14 +46,19 @@ class TrainConfig:
     batch: int | None = None  # windows a step
     learning_rate: float | None = None
     clip: float = 1.0  # largest norm of the gradient
+    truncate: int | None = None  # recurrent steps that gradients go back through; all when None
     patience: int | None = None  # evaluations without improvement before training stops
     aligned: float | None = None  # share of training origins that share the season's phase with the last origin
+    members: int | None = None  # networks whose forecasts are averaged
+    calendar: bool | None = None  # feed the place in the day, week and year on the local calendar
+    covariates: bool | None = None  # feed the dataset's covariates, where it has any
+    unfrozen: Unfrozen = "all"  # what a warm start goes on learning
     seed: int = 0
     minimum: float | None = None
     maximum: float | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in (("preset", Preset), ("cell", Cell), ("scaling", Scaling), ("base", Base)):
+        for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in get_args(choices):
                 raise ValueError(f"{name}: expected one of {', '.join(get_args(choices))}, got {value!r}")
@@ -58,6 +71,8 @@ class TrainConfig:
             raise ValueError(f"quantiles: expected ascending levels between 0 and 1, got {levels!r}")
         if self.minimum is not None and self.maximum is not None and self.minimum >= self.maximum:
             raise ValueError(f"minimum: expected less than maximum {self.maximum}, got {self.minimum}")
+        if self.head == "negative_binomial" and self.scaling == "log":
+            raise ValueError("scaling: expected std, mean or last with head 'negative_binomial', got 'log'")
         if self.context is not None and self.segment is not None and self.context % self.segment:
             raise ValueError(f"context: expected a multiple of segment {self.segment}, got {self.context}")
 
@@ -80,6 +95,16 @@ class TrainConfig:
         return cls(**values)
 
 
+CHOICES: dict[str, Any] = {
+    "preset": Preset,
+    "cell": Cell,
+    "activation": Activation,
+    "decoder": Decoder,
+    "head": HeadKind,
+    "scaling": Scaling,
+    "base": Base,
+    "unfrozen": Unfrozen,
+}
 RANGES: dict[str, tuple[float, float]] = {
     "layers": (1, 8),
     "hidden": (4, 2048),
@@ -91,6 +116,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "batch": (1, 65_536),
     "learning_rate": (1e-7, 1.0),
     "clip": (1e-6, 1e6),
+    "truncate": (1, 100_000),
+    "members": (1, 32),
     "patience": (1, 10_000),
     "aligned": (0.0, 1.0),
     "seed": (0, 2**31 - 1),

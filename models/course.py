@@ -5,19 +5,22 @@ score."""
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.forecaster import Forecaster, Prepared
+from models.forecaster import Inputs, Member, Prepared, middle
 from models.metrics import naive_scale
+from models.scaling import Scaled
 from models.windows import Panel, Sampler, spare
 
 Ints = NDArray[np.int64]
-LOOKED_AT = 4096  # held-out windows scored at each look, at most
+LOOKED_AT = 1024  # held-out windows scored at each look, at most
+POOL = 8192  # windows prepared at once
+REUSED = 3  # times a prepared window is learned from, on average
 MANY = 30  # series, from which on one origin each is enough to look at
 STARTED_FROM = 2048  # windows the untrained forecaster is set up from
 EXTREME = 1e4  # scaled targets are held within: the loss's gradient has only their sign
@@ -27,84 +30,105 @@ HEAVY = 20.0  # the largest weight of a window over the usual one
 @dataclass(frozen=True)
 class Batch:
     """Windows on the device: what the network gets, and the scaled target (batch, horizon) with its mask and each
-    window's weight (batch, 1), all float32; `scale` (batch, 1) stays float64 where the windows were prepared."""
+    window's weight (batch, 1), all float32."""
 
     ready: Prepared
     target: Tensor
     known: Tensor
     weight: Tensor
-    scale: Tensor
+
+    def rows(self, which: Tensor) -> "Batch":
+        return Batch(self.ready.rows(which), self.target[which], self.known[which], self.weight[which])
 
 
 class Course:
     """One course of training over a panel: everything that stays as it is while the weights move.
 
-    The first `limits` (series,) steps of each series may be learned from; those from there to `until` (series,) are
-    held out. On MPS, which knows no float64, windows are prepared on the CPU."""
+    The member learns from the first `limits` (series,) steps of each series and is looked at on those from there up to
+    `until`. Windows are prepared where the panel's values lie: on the device, or on the CPU for MPS, which has no
+    float64."""
 
-    def __init__(self, forecaster: Forecaster, panel: Panel, limits: Ints, until: Ints, device: torch.device) -> None:
-        config = forecaster.config
+    def __init__(self, member: Member, panel: Panel, limits: Ints, until: Ints, device: torch.device) -> None:
+        config = member.config
         self.config, self.panel, self.limits, self.until, self.device = config, panel, limits, until, device
-        self.forecaster = forecaster.to(device)
+        self.member = member.to(device)
         self.store = torch.device("cpu") if device.type == "mps" else device
         self.values = torch.from_numpy(panel.values).to(self.store)
         self.present = torch.from_numpy(panel.present).to(self.store)
         self.steps = torch.arange(-_of(config.context), _of(config.horizon), device=self.store)
-        self.levels = torch.tensor(config.quantiles, device=device)
         sizes = (_of(config.context), _of(config.horizon), _of(config.season), config.aligned or 0.0)
         self.sampler = Sampler.of(panel, limits, sizes)
         self.scales, sizes_of = series_sizes(panel, limits, _of(config.season))
         self.weights = torch.from_numpy(_weights(self.scales, sizes_of)).to(self.store)
 
-    def batch(self, which: Ints, ends: Ints, limits: Ints, kept: Tensor | None = None) -> Batch:
-        """The windows `which` and `ends` (window,), with targets known only before each series' `limits` (series,), and
-        contexts only where `kept` (window, context) says so."""
+    def windows(
+        self, which: Ints, ends: Ints, limits: Ints, kept: Tensor | None = None
+    ) -> tuple[Inputs, Tensor, Tensor]:
+        """The raw windows `which` and `ends` (window,): inputs, target (window, horizon) and which of it is known: only
+        what lies before each series' `limits` (series,). Contexts hold only what `kept` (window, context) says."""
         cells = torch.from_numpy(self.panel.firsts[which] + ends).to(self.store)[:, None] + self.steps
         values, present = self.values[cells], self.present[cells]
         context = _of(self.config.context)
         left = torch.from_numpy(limits[which] - ends).to(self.store)
         known = present[:, context:] & (self.steps[context:] < left[:, None])
         seen = present[:, :context] if kept is None else present[:, :context] & kept.to(self.store)
-        ready = self.forecaster.prepare(values[:, :context] * seen, seen)
-        unit = torch.where(ready.scale > 0, ready.scale, 1.0)
-        target = ((values[:, context:] - ready.shift) / unit).clamp(-EXTREME, EXTREME)
-        weight = ready.scale * self.weights[torch.from_numpy(which).to(self.store)][:, None]
+        return Inputs(values[:, :context] * seen, seen), values[:, context:], known
+
+    def batch(self, which: Ints, ends: Ints, limits: Ints, kept: Tensor | None = None) -> Batch:
+        """The windows `which` and `ends` made ready to learn from; see `windows`."""
+        inputs, values, known = self.windows(which, ends, limits, kept)
+        ready, scaled = self.member.prepare(inputs)
+        target = torch.where(known, scaled.apply(values), 0.0).clamp(-EXTREME, EXTREME)
+        weight = ready.unit * self.weights[torch.from_numpy(which).to(self.store)][:, None]
         mean = weight.mean()
         weight = (weight / torch.where(mean > 0, mean, 1.0)).clamp(max=HEAVY)
         target, known, weight = (part.float().to(self.device) for part in (target, known, weight))
-        return Batch(ready.narrow(self.device), target, known, weight, ready.scale)
+        return Batch(ready.narrow(self.device), target, known, weight)
 
-    def draw(self, random: np.random.Generator, count: int) -> Batch:
-        """A batch of `count` windows to learn from, some with steps taken away."""
-        which, ends = self.sampler.draw(random, count)
-        kept = spare(random, count, _of(self.config.context))
-        return self.batch(which, ends, self.limits, torch.from_numpy(kept))
+    def pool(self, seed: int) -> Batch:
+        """`POOL` windows to learn from, some with steps taken away: prepared at once, which costs a fifth of preparing
+        each batch."""
+        random = np.random.default_rng(seed)
+        which, ends = self.sampler.draw(random, POOL)
+        kept = torch.from_numpy(spare(random, POOL, _of(self.config.context)))
+        parts = [
+            self.batch(which[at : at + 1024], ends[at : at + 1024], self.limits, kept[at : at + 1024])
+            for at in range(0, POOL, 1024)
+        ]
+        return joined(parts)
 
     def loss(self, batch: Batch) -> Tensor:
-        """The mean pinball loss of the forecasts over known targets, levels and windows, in scaled units, weighted."""
-        error = batch.target[..., None] - self.forecaster.scaled_quantiles(batch.ready)
-        pinball = torch.maximum(self.levels * error, (self.levels - 1.0) * error).mean(2)
+        """The head's loss over known targets and windows, in scaled units, weighted."""
+        ready = batch.ready
+        raw, base = self.member.raw(ready)
+        losses = self.member.head.loss(raw, base, batch.target, ready.shift, ready.scale)
         counted = batch.known * batch.weight
-        return (pinball * counted).sum() / counted.sum().clamp_min(1e-6)
+        return (losses * counted).sum() / counted.sum().clamp_min(1e-6)
 
     def start(self, random: np.random.Generator) -> None:
         """Make the untrained forecaster a fair one, from windows to learn from (it stays as it is where there are
-        none): each base weighs by the inverse fourth power of its mean error at each step ahead, and the quantiles
-        lie around that mix as the truth did. The anchor level's offset stays 0."""
+        none): each base weighs by the inverse fourth power of its mean error at each step ahead, beside what its
+        errors inside the window say, and the quantiles lie around that mix as the truth did. The median's offset stays
+        0."""
         if not len(self.sampler.which):
             return
-        batch = self.batch(*self.sampler.draw(random, STARTED_FROM), self.limits)
-        counts = (batch.known > 0) & (batch.scale > 0).to(self.device)
+        which, ends = self.sampler.draw(random, STARTED_FROM)
+        batch = self.batch(which, ends, self.limits)
+        counts = (batch.known > 0) & (batch.ready.scale > 0)
         bases = batch.ready.bases  # (window, horizon, base)
         errors = torch.where(counts[..., None], (batch.target[..., None] - bases).abs(), torch.nan)
+        errors = errors * batch.weight[..., None]
         mean = errors.nanmean(0).nan_to_num(1.0).clamp_min(1e-6)  # (horizon, base)
-        logits = -4.0 * mean.log()
-        missed = batch.target - (bases * torch.softmax(logits, dim=1)).sum(2)
-        missed = torch.where(counts, missed, torch.nan)
-        found = torch.nanquantile(missed, self.levels, dim=0).T  # (horizon, level)
-        found = torch.where(found.isnan(), found.nanmean(0), found).nan_to_num(0.0)
-        anchor = self.forecaster.network.shape.anchor
-        self.forecaster.network.start_from(found - found[:, anchor : anchor + 1], logits)
+        with torch.no_grad():
+            logits = -4.0 * mean.log() if not self.member.bases.smooth else torch.zeros_like(mean)
+            blank = torch.zeros(mean.shape[0], self.member.head.outputs, device=self.device)
+            self.member.network.start_from(blank, logits)
+            missed = torch.where(counts, batch.target - self.member.raw(batch.ready)[1], torch.nan)
+            levels = torch.tensor(self.config.quantiles, device=self.device)
+            found = torch.nanquantile(missed, levels, dim=0).T  # (horizon, level)
+            found = torch.where(found.isnan(), found.nanmean(0), found).nan_to_num(0.0)
+            place = middle(self.config.quantiles)
+            self.member.network.start_from(self.member.head.begin(found - found[:, place : place + 1]), logits)
 
     def examined(self) -> tuple[Ints, Ints]:
         """The windows that are looked at while training: (which, ends). A horizon apart from each series' limit on; few
@@ -120,29 +144,47 @@ class Course:
         return which, self.limits[which] + place * apart
 
     def examination(self) -> Callable[[], tuple[float, float]]:
-        """A function that scores the forecaster as it is on held-out steps: twice the pinball loss over MASE's scale
-        (in the size of MASE), and MASE, both means over windows; NaN where there is nothing to score."""
+        """A function that scores the member as it is on held-out steps: twice the pinball loss in the data's units,
+        counted as the loss counts series and in the size of MASE, and MASE, both means over windows; NaN where there is
+        nothing to score."""
         which, ends = self.examined()
         parts = np.array_split(np.arange(len(which)), -(-len(which) // 1024)) if len(which) else []
-        batches = [self.batch(which[part], ends[part], self.until) for part in parts]
-        units = [torch.from_numpy(self.scales[which[part]]).to(self.store)[:, None] for part in parts]
-        anchor = self.forecaster.network.shape.anchor
+        asked: list[tuple[Prepared, Scaled, Tensor, Tensor, Tensor]] = []
+        for part in parts:
+            inputs, truth, known = self.windows(which[part], ends[part], self.until)
+            ready, scaled = self.member.prepare(inputs)
+            rows = torch.from_numpy(which[part])
+            units = torch.stack([1.0 / torch.from_numpy(self.scales)[rows], self.weights.cpu()[rows]], dim=1)
+            asked.append((ready.narrow(self.device), scaled, truth, known, units.to(self.store)))
+        levels = torch.tensor(self.config.quantiles, dtype=torch.float64, device=self.store)
+        place = middle(self.config.quantiles)
 
         def examine() -> tuple[float, float]:
             scores: list[Tensor] = []
-            for batch, unit in zip(batches, units, strict=True):
-                error = batch.target[..., None] - self.forecaster.scaled_quantiles(batch.ready)
-                losses = 2.0 * torch.maximum(self.levels * error, (self.levels - 1.0) * error).mean(2)
-                both = torch.stack([losses, error[..., anchor].abs()], dim=2) * batch.known[..., None]
-                count = batch.known.sum(1).clamp_min(1.0)[:, None]
-                size = (batch.scale / unit).float().to(self.device)
-                scores.append(both.sum(1) / count * size)  # (window, 2)
+            for ready, scaled, truth, known, units in asked:
+                found = scaled.undo(self.member.scaled_quantiles(ready).to(self.store, torch.float64))
+                error = truth[..., None] - found
+                losses = 2.0 * torch.maximum(levels * error, (levels - 1.0) * error).mean(2)
+                both = torch.stack([error[..., place].abs(), losses], dim=2) * known[..., None]
+                count = known.sum(1).clamp_min(1)[:, None]
+                scores.append(both.sum(1) / count * units)  # (window, 2)
             if not scores:
                 return float("nan"), float("nan")
-            loss, mase = torch.cat(scores).mean(0).tolist()
+            mase, loss = torch.cat(scores).mean(0).tolist()
             return loss, mase
 
         return examine
+
+
+def joined(parts: list[Batch]) -> Batch:
+    """Batches end to end."""
+
+    def of(name: str) -> Tensor | None:
+        found = [getattr(part.ready, name) for part in parts]
+        return None if found[0] is None else torch.cat(found)
+
+    ready = Prepared(**{field.name: of(field.name) for field in fields(Prepared)})  # pyright: ignore
+    return Batch(ready, *(torch.cat([getattr(part, name) for part in parts]) for name in ("target", "known", "weight")))
 
 
 def _of(value: int | None) -> int:
@@ -162,6 +204,11 @@ def series_sizes(panel: Panel, limits: Ints, season: int) -> tuple[NDArray[np.fl
         scales[place] = naive_scale(history, season)
         levels[place] = np.abs(panel.values[cells]).sum() / max(1, panel.present[cells].sum())
     return scales, levels
+
+
+def series_weights(panel: Panel, limits: Ints, season: int) -> NDArray[np.float64]:
+    """What an error of one unit in each series counts, (series,); see `_weights`."""
+    return _weights(*series_sizes(panel, limits, season))
 
 
 def _weights(scales: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-SMALL = 64 * 64
+SMALL = 256 * 256
 
 
 def pick(name: str) -> torch.device:

@@ -1,76 +1,156 @@
-"""The forecaster: one torch module from a raw context to quantiles in the data's units. It is what is trained and
-exported."""
+"""The forecaster: one torch module from raw contexts to quantiles in the data's units. It is what is exported; its
+members are what is trained."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 
-from models.bases import Base, look_up
+from models.bases import Base, Bases
 from models.config import TrainConfig
+from models.heads import make_head
 from models.networks import Network, Shape
-from models.scaling import scale_window
+from models.scaling import Scaled, scale_window
+
+SURE = 8.0  # power of a base's error inside the window that it is weighed by at first
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Raw windows. `context` (batch, time) float64 with 0 where missing, `mask` alike float32, 1 where present;
+    `features` (batch, time + horizon, feature) float32, NaN where unknown, and `static` (batch, column) where the
+    forecaster uses any."""
+
+    context: Tensor
+    mask: Tensor
+    features: Tensor | None = None
+    static: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A batch of windows made ready for the network: `context` and `mask` (batch, time) float32; `shift`, `scale`
-    (batch, 1) and `bases` (batch, horizon, base) float64, the bases in scaled units. A constant window's scale is
-    0."""
+    """Windows made ready for a network: `context` and `mask` (batch, time) float32, `bases` (batch, horizon, base) in
+    scaled units, `doubts` (batch, base) the logarithm of their errors inside the window, `shift`, `scale` and `unit`
+    (batch, 1) of `Scaled`. A constant window's scale is 0."""
 
     context: Tensor
     mask: Tensor
+    bases: Tensor
+    doubts: Tensor
     shift: Tensor
     scale: Tensor
-    bases: Tensor
+    unit: Tensor
+    features: Tensor | None = None
+    static: Tensor | None = None
 
     def narrow(self, device: torch.device) -> "Prepared":
         """All of it in float32 on a device: exact enough to learn from, and MPS knows no float64."""
-        return Prepared(*(getattr(self, field.name).float().to(device) for field in fields(self)))
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Prepared(**{name: part if part is None else _narrow(part, device) for name, part in parts.items()})
+
+    def rows(self, which: Tensor) -> "Prepared":
+        """Some of the windows."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Prepared(**{name: part if part is None else part[which] for name, part in parts.items()})
 
 
-class Forecaster(nn.Module):
-    """Scaling, bases, network and bounds in one graph. `config` is complete; the period of each base is at most the
+def _narrow(part: Tensor, device: torch.device) -> Tensor:
+    return (part.float() if part.is_floating_point() else part).to(device)
+
+
+class Member(nn.Module):
+    """Scaling, bases, network and head of one network. `config` is complete; a base's period is at most the
     context."""
 
     def __init__(self, config: TrainConfig, bases: tuple[Base, ...]) -> None:
         super().__init__()
-        self.config = config
-        self.bases = bases
-        self.network = Network(network_shape(config, len(bases)))
+        shape = network_shape(config)
+        self.config, self.kinds = config, bases
+        self.bases = Bases(bases, config.context or 1, shape.horizon)
+        self.head = make_head(config.head or "quantile", config.quantiles)
+        self.network = Network(Shape(**shape.__dict__ | {"outputs": self.head.outputs, "bases": self.bases.count}))
+        self.trust = nn.Parameter(torch.tensor(SURE))  # in the bases' errors inside a window
 
-    def prepare(self, context: Tensor, mask: Tensor) -> Prepared:
-        """Scale the windows and look up their bases. `context` (batch, time) float64 with 0 where missing, `mask`
-        alike, 1 where present."""
-        mask = mask.to(context.dtype)
-        shift, scale = scale_window(context, mask, self.config.scaling or "std")
-        scaled = (context - shift) / torch.where(scale > 0, scale, 1.0) * mask
-        bases = look_up(scaled, mask, self.bases, self.config.horizon or 1)
-        return Prepared(scaled.float(), mask.float(), shift, scale, bases)
+    def prepare(self, inputs: Inputs) -> tuple[Prepared, Scaled]:
+        """Scale the windows' newest steps and look up their bases."""
+        length = self.config.context or 1
+        context, mask = inputs.context[:, -length:], inputs.mask[:, -length:].to(inputs.context.dtype)
+        scaled = scale_window(context, mask, self.config.scaling or "std")
+        values = scaled.apply(context) * mask
+        bases, doubts = self.bases(values, mask)
+        ready = Prepared(values.float(), mask.float(), bases, doubts, scaled.shift, scaled.scale, scaled.unit)
+        return ready, scaled
+
+    def raw(self, ready: Prepared) -> tuple[Tensor, Tensor]:
+        """The head's numbers (batch, horizon, outputs) and the base (batch, horizon) it corrects."""
+        logits = -self.trust * (ready.doubts - ready.doubts.mean(1, keepdim=True)) if self.bases.count else ready.doubts
+        return self.network(
+            ready.context, ready.mask, ready.bases, logits.float(), features=ready.features, static=ready.static
+        )
 
     def scaled_quantiles(self, ready: Prepared) -> Tensor:
-        """Quantiles in scaled units, (batch, horizon, level) in the bases' type, without bounds."""
-        offsets, weights = self.network(ready.context, ready.mask)
-        if not self.bases:
-            return offsets.to(ready.bases.dtype)
-        weights = weights.to(ready.bases.dtype)
-        base = (ready.bases * weights).sum(2, keepdim=True) / weights.sum(2, keepdim=True)
-        return base + offsets
+        """Quantiles in scaled units, (batch, horizon, level), without bounds."""
+        raw, base = self.raw(ready)
+        return self.head.quantiles(raw, base, ready.shift, ready.scale)
 
-    def forward(self, context: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Quantiles in the data's units, (batch, horizon, level) float64, never decreasing along levels."""
+        ready, scaled = self.prepare(inputs)
+        return scaled.undo(self.scaled_quantiles(ready).to(inputs.context.dtype))
+
+
+class Forecaster(nn.Module):
+    """What a version computes: the weighted mean of its members' quantiles, their distances from the median stretched
+    as the held-out steps asked for, within the bounds. `config` is the version's, complete."""
+
+    shares: Tensor
+    stretch: Tensor
+
+    def __init__(self, config: TrainConfig, members: Sequence[Member]) -> None:
+        super().__init__()
+        self.config = config
+        self.members = nn.ModuleList(members)
+        self.register_buffer("shares", torch.full((len(members),), 1.0 / max(1, len(members)), dtype=torch.float64))
+        self.register_buffer("stretch", torch.ones(config.horizon or 1, len(config.quantiles), dtype=torch.float64))
+
+    def mixed(self, inputs: Inputs) -> Tensor:
+        """The members' weighted mean, (batch, horizon, level)."""
+        parts = [member(inputs) for member in self.members]
+        return torch.stack([share * part for share, part in zip(self.shares, parts, strict=True)]).sum(0)
+
+    def forward(
+        self, context: Tensor, mask: Tensor, features: Tensor | None = None, static: Tensor | None = None
+    ) -> Tensor:
         """Quantiles in the data's units, (batch, horizon, level) float64: never decreasing along levels, within the
         bounds."""
-        ready = self.prepare(context, mask)
-        quantiles = self.scaled_quantiles(ready) * ready.scale[..., None] + ready.shift[..., None]
+        quantiles = self.mixed(Inputs(context, mask, features, static))
+        place = middle(self.config.quantiles)
+        centre = quantiles[..., place : place + 1]
+        quantiles = centre + (quantiles - centre) * self.stretch
         low, high = self.config.minimum, self.config.maximum
         return quantiles if low is None and high is None else quantiles.clamp(low, high)
 
 
-def network_shape(config: TrainConfig, bases: int) -> Shape:
-    """The network a complete config asks for. Raises ValueError when a field is still open."""
+def middle(levels: tuple[float, ...]) -> int:
+    """The place of the level nearest to the median."""
+    return min(range(len(levels)), key=lambda place: abs(levels[place] - 0.5))
+
+
+def network_shape(config: TrainConfig) -> Shape:
+    """The network a complete config asks for, its head and bases aside. Raises ValueError when a field is still
+    open."""
     sizes = {name: getattr(config, name) for name in ("cell", "layers", "hidden", "segment", "horizon", "context")}
     for name, value in sizes.items():
         if value is None:
             raise ValueError(f"config: expected a value for {name}, got None")
     del sizes["context"]
-    return Shape(levels=config.quantiles, bases=bases, **sizes)
+    return Shape(
+        outputs=0,
+        bases=0,
+        decoder=config.decoder,
+        activation=config.activation,
+        bidirectional=config.bidirectional,
+        truncate=config.truncate,
+        **sizes,
+    )

@@ -28,7 +28,7 @@ from models.windows import latest
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, GRAPH, MANIFEST = "weights.safetensors", "forward.onnx", "manifest.json"
 CHUNK = 512  # windows a forward: bounds memory whatever is asked for
 

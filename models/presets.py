@@ -2,16 +2,18 @@
 reason each. Scaling, base and aligned origins are checked on held-out origins by `training`; here are their first
 guesses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.bases import Base
 from models.calendar import Calendar
-from models.config import Scaling, TrainConfig
+from models.config import TrainConfig
+from models.series import Series
+from models.windows import known_lengths
 
 HORIZONS = {"h": 48, "D": 14, "B": 10, "W": 13, "ME": 12, "MS": 12, "QS": 8, "QE": 8, "YS": 6, "YE": 6}
 LADDER: Mapping[str, Mapping[str, Any]] = {
@@ -19,9 +21,7 @@ LADDER: Mapping[str, Mapping[str, Any]] = {
     "balanced": {"steps": 2000, "hidden": 128, "layers": 2},
     "thorough": {"steps": 5000, "hidden": 192, "layers": 2},
 }
-EVALUATIONS = 20  # looks at the held-out origins in a whole run
 LONGEST = 1500  # steps of context for two of the longer seasons, at most
-OPTIONS: Mapping[str, tuple[Any, ...]] = {"scaling": get_args(Scaling), "aligned": (0.0, 0.5)}  # tried in short runs
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,13 @@ class Facts:
 
     calendar: Calendar
     lengths: NDArray[np.int64]
+    positive: bool = False  # every known value is above 0
+
+    @classmethod
+    def of(cls, calendar: Calendar, series: Sequence[Series]) -> "Facts":
+        """The facts of `series`."""
+        positive = all(bool(np.all(one.target[~np.isnan(one.target)] > 0)) for one in series)
+        return cls(calendar, known_lengths(series), positive)
 
     @property
     def points(self) -> int:
@@ -77,22 +84,30 @@ def complete(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, dict[str, 
         "steps": pick("steps", rung["steps"] // 2 if small else rung["steps"], f"preset {config.preset}"),
         "batch": pick("batch", 64 if small else 256, f"{windows} windows to learn from"),
         "learning_rate": pick("learning_rate", 2e-3, "the usual choice"),
-        "patience": pick("patience", 8, f"of {EVALUATIONS} looks at the held-out origins"),
+        "patience": pick("patience", 6, "looks at the held-out steps without improvement"),
+        "head": pick("head", "quantile", "any distribution"),
+        "members": pick("members", 1, f"preset {config.preset}"),
+        "calendar": pick("calendar", False, "not used"),
+        "covariates": pick("covariates", False, "not used"),
         "aligned": pick("aligned", 0.0, "training origins lie anywhere in the season"),
     }
     return config.replace(**filled), reasons
 
 
-def options(config: TrainConfig, facts: Facts) -> dict[str, tuple[Any, ...]]:
-    """The fields that `config` left open and short runs should decide, with their options: `aligned` only where a usual
-    series shows the same place of the season often."""
-    season = config.season or facts.calendar.frequency.season
-    often = season > 1 and facts.usual >= 20 * season
-    return {
-        name: values
-        for name, values in OPTIONS.items()
-        if getattr(config, name) is None and (often or name != "aligned")
-    }
+def options(asked: TrainConfig, full: TrainConfig, facts: Facts) -> dict[str, tuple[Any, ...]]:
+    """The fields that `asked` left open and short runs should decide, with their options."""
+    found: dict[str, tuple[Any, ...]] = {}
+    if asked.scaling is None:
+        log = facts.positive and full.head != "negative_binomial"
+        found["scaling"] = ("std", "last", "mean", "log") if log else ("std", "last", "mean")
+    if asked.aligned is None and (full.season or 1) > 1 and facts.usual >= 20 * (full.season or 1):
+        found["aligned"] = (0.0, 0.5)
+    return found
+
+
+def members_of(config: TrainConfig) -> list[TrainConfig]:
+    """The configs of a version's networks, the first the version's own."""
+    return [config.replace(members=1, seed=config.seed + place) for place in range(config.members or 1)]
 
 
 def _horizon(name: str, season: int, facts: Facts) -> int:
@@ -135,5 +150,6 @@ def bases_of(config: TrainConfig, calendar: Calendar) -> tuple[Base, ...]:
         "naive": [],
         "seasonal": [Base("newest", season)],
         "mix": [*mixed, Base("newest", 1)],
+        "smooth": [Base("smooth", season), *([Base("newest", season)] if season > 1 else [])],
     }[config.base or "mix"]
-    return tuple(base for base in wanted if base.period <= context) or (Base("newest", 1),)
+    return tuple(base for base in wanted if base.kind == "smooth" or base.period <= context) or (Base("newest", 1),)
