@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models import smoothing
 from models.smoothing import FILTERS, Smoothing
 
 FADE = 0.6  # weight of a season in the mean, over that of the season after it
@@ -45,6 +46,14 @@ class Bases(nn.Module):
             doubts.append(doubt)
         usual = torch.cat(doubts, dim=1).mean(1, keepdim=True) if doubts else context.new_zeros(context.shape[0], 1)
         return torch.cat(found, dim=2), torch.cat([usual.expand(-1, len(self.plain)), *doubts], dim=1)
+
+
+def references(bases: tuple[Base, ...]) -> tuple[tuple[int, float], ...]:
+    """Which steps of the context each column of `Bases` repeats, as (period, fade): the same place of earlier cycles,
+    each weighing `fade` times the one after it (0: the newest alone)."""
+    plain = [(base.period, FADE if base.kind == "mean" else 0.0) for base in bases if base.kind != "smooth"]
+    smooth = [(base.period, smoothing.FADE) for base in bases if base.kind == "smooth" for _ in FILTERS]
+    return (*plain, *smooth)
 
 
 def look_up(context: Tensor, mask: Tensor, bases: tuple[Base, ...], horizon: int) -> Tensor:

@@ -2,13 +2,16 @@
 members are what is trained."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.bases import Base, Bases
+from models.bases import Base, Bases, references
 from models.config import TrainConfig
+from models.covariates import Encoder
+from models.features import Design
 from models.heads import make_head
 from models.networks import Network, Shape
 from models.scaling import Scaled, scale_window
@@ -32,7 +35,8 @@ class Inputs:
 class Prepared:
     """Windows made ready for a network: `context` and `mask` (batch, time) float32, `bases` (batch, horizon, base) in
     scaled units, `doubts` (batch, base) the logarithm of their errors inside the window, `shift`, `scale` and `unit`
-    (batch, 1) of `Scaled`. A constant window's scale is 0."""
+    (batch, 1) of `Scaled`. A constant window's scale is 0. `features` (batch, time + horizon, plain) and `static`
+    (batch, plain) as the encoder's `plain` gives them."""
 
     context: Tensor
     mask: Tensor
@@ -60,16 +64,21 @@ def _narrow(part: Tensor, device: torch.device) -> Tensor:
 
 
 class Member(nn.Module):
-    """Scaling, bases, network and head of one network. `config` is complete; a base's period is at most the
-    context."""
+    """Scaling, bases, network and head of one network. `config` is complete; a base's period is at most the context;
+    `design` is what it reads beside the target."""
 
-    def __init__(self, config: TrainConfig, bases: tuple[Base, ...]) -> None:
+    def __init__(self, config: TrainConfig, bases: tuple[Base, ...], design: Design | None = None) -> None:
         super().__init__()
         shape = network_shape(config)
         self.config, self.kinds = config, bases
         self.bases = Bases(bases, config.context or 1, shape.horizon)
         self.head = make_head(config.head or "quantile", config.quantiles)
-        self.network = Network(Shape(**shape.__dict__ | {"outputs": self.head.outputs, "bases": self.bases.count}))
+        self.beside = Encoder(design) if design is not None and (design.steps or design.static) else None
+        sizes: dict[str, Any] = {"outputs": self.head.outputs, "bases": self.bases.count}
+        if self.beside is not None:
+            sizes |= {"features": self.beside.width, "static": self.beside.static_width}
+            sizes |= {"references": references(bases)}
+        self.network = Network(Shape(**shape.__dict__ | sizes))
         self.trust = nn.Parameter(torch.tensor(SURE))  # in the bases' errors inside a window
 
     def prepare(self, inputs: Inputs) -> tuple[Prepared, Scaled]:
@@ -80,14 +89,21 @@ class Member(nn.Module):
         values = scaled.apply(context) * mask
         bases, doubts = self.bases(values, mask)
         ready = Prepared(values.float(), mask.float(), bases, doubts, scaled.shift, scaled.scale, scaled.unit)
+        if self.beside is not None:
+            steps = length + int(bases.shape[1])
+            features = None if inputs.features is None else self.beside.plain(inputs.features[:, -steps:], mask)
+            static = None if inputs.static is None else self.beside.static.plain(inputs.static)
+            ready = replace(ready, features=features, static=static)
         return ready, scaled
 
     def raw(self, ready: Prepared) -> tuple[Tensor, Tensor]:
         """The head's numbers (batch, horizon, outputs) and the base (batch, horizon) it corrects."""
         logits = -self.trust * (ready.doubts - ready.doubts.mean(1, keepdim=True)) if self.bases.count else ready.doubts
-        return self.network(
-            ready.context, ready.mask, ready.bases, logits.float(), features=ready.features, static=ready.static
-        )
+        features, static = ready.features, ready.static
+        if self.beside is not None:
+            features = None if features is None else self.beside.embed(features)
+            static = None if static is None else self.beside.static.embed(static)
+        return self.network(ready.context, ready.mask, ready.bases, logits.float(), features=features, static=static)
 
     def scaled_quantiles(self, ready: Prepared) -> Tensor:
         """Quantiles in scaled units, (batch, horizon, level), without bounds."""

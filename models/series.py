@@ -17,7 +17,7 @@ class Series:
     `target` (time,) float64 in the data's units, NaN = missing; its last value is the origin. `start` is the absolute
     step of `target[0]`, `phase` the series' place inside a step (see `calendar`). Covariate arrays begin at `start`
     too: `past` are (time,), `future` at least (time,) and longer where the future is known; `static` holds one number
-    a column (a category's code, 0 = unknown).
+    a column (a category's code, 0 = unknown). Not `dated`: nobody knows what time `start` is.
     """
 
     key: str
@@ -27,6 +27,7 @@ class Series:
     past: Mapping[str, Array] = field(default_factory=dict[str, Array])
     future: Mapping[str, Array] = field(default_factory=dict[str, Array])
     static: Mapping[str, float] = field(default_factory=dict[str, float])
+    dated: bool = True
 
     def __post_init__(self) -> None:
         if self.target.ndim != 1 or self.target.dtype != np.float64:
@@ -39,6 +40,17 @@ class Series:
     def origin(self) -> int:
         """Absolute step of the last target value."""
         return self.start + len(self.target) - 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a covariate column of some series is: its `role` (future, past, static) and `kind` (number, category), and
+    the texts of a category's codes from 1 on."""
+
+    name: str
+    role: str
+    kind: str = "number"
+    categories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

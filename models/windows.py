@@ -5,11 +5,15 @@ A window is a series' number and an `end`: the number of its steps that are know
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.series import Series
+
+if TYPE_CHECKING:
+    from models.features import Beside
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -24,7 +28,8 @@ class Panel:
     """Series end to end, each from its first known value on, with `pad` missing cells before, between and after.
 
     `values` (cell,) float64 with 0 where missing; `present` (cell,); `firsts` (series,) the cell of each series' first
-    step; `lengths` (series,) in steps; `skipped` (series,) leading steps without a value that were left out.
+    step; `lengths` (series,) in steps; `skipped` (series,) leading steps without a value that were left out; `beside`
+    what is known beside the target, where anything is.
     """
 
     values: Array
@@ -32,6 +37,7 @@ class Panel:
     firsts: Ints
     lengths: Ints
     skipped: Ints
+    beside: "Beside | None" = None
 
     @classmethod
     def of(cls, series: Sequence[Series], pad: int) -> "Panel":
