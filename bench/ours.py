@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 def settings(pairs: list[str]) -> dict[str, Any]:
     """name=value pairs as fields of a config: JSON where it is some, else text."""
@@ -40,7 +42,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="fields of TrainConfig, name=value")
     asked = parser.parse_args()
 
-    import sets
+    import sets  # here and not above: `settings` and `usage` are wanted where torch is not to be loaded yet
 
     from models import Run, TrainConfig, open_artifact, train
     from models.metrics import DECILES
@@ -55,16 +57,10 @@ def main() -> None:
             opened.forecast(data.train[at : at + 2048], data.horizon, DECILES).quantiles
             for at in range(0, len(data.train), 2048)
         ]
-    sets.write(asked.out, data, _joined(forecasts))
+    sets.write(asked.out, data, np.concatenate(forecasts))
     facts = {"cpu_s": round(cpu, 2), "peak_mb": round(peak), "parameters": result.parameters}
     held_out = {name: round(value, 4) for name, value in result.metrics.items()}
     print(json.dumps({**facts, "held_out": held_out, "reasons": result.reasons}))
-
-
-def _joined(parts: list[Any]) -> Any:
-    import numpy as np
-
-    return np.concatenate(parts)
 
 
 if __name__ == "__main__":

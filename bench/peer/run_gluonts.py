@@ -17,7 +17,6 @@ from gluonts.torch import DeepAREstimator  # noqa: E402
 
 PERIODS = {"MS": "M", "QS": "Q", "YS": "Y"}
 
-torch.set_num_threads(2)
 torch.manual_seed(0)
 np.random.seed(0)
 asked = stage.options()

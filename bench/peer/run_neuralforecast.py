@@ -10,11 +10,9 @@ warnings.filterwarnings("ignore")
 for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
     logging.getLogger(name).setLevel(logging.ERROR)
 
-import torch  # noqa: E402
 from neuralforecast import NeuralForecast, models  # noqa: E402
 from neuralforecast.losses.pytorch import MQLoss  # noqa: E402
 
-torch.set_num_threads(2)
 asked = stage.options()
 meta, train, test = stage.read(asked.folder)
 season, horizon = int(meta["seasonality"]), int(meta["horizon"])
