@@ -5,6 +5,7 @@ and how much neighbouring steps of a sample path have in common."""
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,10 +26,60 @@ WIDEST = 6.0
 CHUNK = 512
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """Members, their shares (member,), the loss of each (member,) and of all together, the stretch (horizon, level) of
+    the mix and what its neighbouring steps have in common."""
+
+    members: Sequence[Member]
+    shares: Array
+    losses: Array
+    loss: float
+    stretch: Array
+    dependence: float
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Windows (which, ends) to judge by, their truth (window, horizon), NaN = unknown, and what an error of one counts
+    in each, (window,). `seen`: the version to start from has learned from most of it."""
+
+    panel: Panel
+    windows: tuple[Ints, Ints]
+    truth: Array
+    units: Array
+    seen: bool
+    levels: tuple[float, ...]
+
+    def mixture(self, members: Sequence[Member]) -> Mixture:
+        """The best of `members` averaged and calibrated."""
+        quantiles = ask(members, self.panel, self.windows)
+        shares, losses = choose(quantiles, self.truth, self.units, self.levels)
+        mixed = np.tensordot(shares, quantiles, axes=1)
+        widen = stretch(mixed, self.truth, self.levels)
+        link = dependence(mixed, self.truth, self.levels)
+        return Mixture(members, shares, losses, self._loss(mixed, widen), widen, link)
+
+    def taken(self, members: Sequence[Member], shares: Array, widen: Array, link: float) -> Mixture:
+        """`members` with the shares, stretch and dependence given."""
+        quantiles = ask(members, self.panel, self.windows)
+        losses = choose(quantiles, self.truth, self.units, self.levels)[1]
+        loss = self._loss(np.tensordot(shares, quantiles, axes=1), widen)
+        return Mixture(members, shares, losses, loss, widen, link)
+
+    def _loss(self, mixed: Array, widen: Array) -> float:
+        place = middle(self.levels)
+        centre = mixed[..., place : place + 1]
+        return loss_of(centre + (mixed - centre) * widen, self.truth, self.units, self.levels)
+
+
 def ask(members: Sequence[Member], panel: Panel, windows: tuple[Ints, Ints]) -> Array:
     """Each member's quantiles for `windows` (which, ends), (member, window, horizon, level) in the data's units."""
     which, ends = windows
     context = max(member.config.context or 1 for member in members)
+    if not len(which):
+        config = members[0].config
+        return np.zeros((len(members), 0, config.horizon or 1, len(config.quantiles)))
     found: list[list[Array]] = [[] for _ in members]
     for at in range(0, len(which), CHUNK):
         values = panel.cut(which[at : at + CHUNK], ends[at : at + CHUNK], context, 0)
@@ -44,16 +95,18 @@ def choose(quantiles: Array, truth: Array, units: Array, levels: Sequence[float]
     """The members' shares (member,), and each one's loss (member,): equal for those whose loss is close to the best
     one's, else 0. `quantiles` (member, window, horizon, level), `truth` (window, horizon), `units` (window,) what an
     error of one counts in each window."""
-    level = np.asarray(levels)
-    losses = np.empty(len(quantiles))
-    for place, own in enumerate(quantiles):
-        error = truth[..., None] - own
-        pinball = np.maximum(level * error, (level - 1.0) * error).mean(-1) * units[:, None]
-        losses[place] = 2.0 * float(np.nanmean(pinball)) if np.isfinite(truth).any() else 1.0
+    losses = np.array([loss_of(own, truth, units, levels) for own in quantiles])
     good = losses <= WORSE * losses.min()
     if not good.any():
         good[:] = True
     return good / good.sum(), losses
+
+
+def loss_of(quantiles: Array, truth: Array, units: Array, levels: Sequence[float]) -> float:
+    """Twice the mean pinball loss of `quantiles` (window, horizon, level), 1 where nothing of the truth is known."""
+    level, error = np.asarray(levels), truth[..., None] - quantiles
+    pinball = np.maximum(level * error, (level - 1.0) * error).mean(-1) * units[:, None]
+    return 2.0 * float(np.nanmean(pinball)) if np.isfinite(truth).any() else 1.0
 
 
 def stretch(quantiles: Array, truth: Array, levels: tuple[float, ...]) -> Array:

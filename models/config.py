@@ -142,12 +142,14 @@ class Stopped(Exception):
 @dataclass(frozen=True)
 class Run:
     """One training run's surroundings. `folder` holds its checkpoints and, at the end, `artifact/`; a folder with a
-    checkpoint is resumed. `lineage` (dataset, revision, digest, job …) is copied into the manifest as it is."""
+    checkpoint is resumed. `start` is the folder of the artifact that a warm start goes on from. `lineage` (dataset,
+    revision, digest, job …) is copied into the manifest as it is."""
 
     folder: Path
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     on_progress: Callable[[Progress], None] = lambda _: None
     should_stop: Callable[[], bool] = lambda: False
+    start: Path | None = None
     lineage: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +15,17 @@ import torch
 from numpy.typing import NDArray
 
 from models.calendar import Calendar
+from models.calibration import Judges
 from models.config import Progress, Run, TrainConfig
-from models.course import Course
+from models.course import Course, series_weights
 from models.forecaster import Member
 from models.learning import learn
-from models.presets import Facts, bases_of, options
-from models.splits import Split
+from models.origin import Origin
+from models.presets import Facts, bases_of, members_of, options
+from models.series import Series
+from models.splits import MANY, Split
 from models.windows import Panel
 
-Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 TRIAL_STEPS = 60  # of a short run that tries an option
@@ -30,25 +33,63 @@ TRIAL_STEPS = 60  # of a short run that tries an option
 
 @dataclass(frozen=True)
 class Material:
-    """What every course of one run is made from. `name` is a fingerprint of the series."""
+    """What every course of one run is made from. `name` is a fingerprint of the series, and of the version that the run
+    starts from, its `origin`, where there is one."""
 
+    series: Sequence[Series]
     panel: Panel
     calendar: Calendar
     device: torch.device
     name: str
     split: Split
+    origin: Origin | None = None
 
-    def course(self, config: TrainConfig, learned: Ints, until: Ints) -> Course:
-        """A course over the first `learned` (series,) steps of each series, that looks at those up to `until`."""
+    def configs(self, config: TrainConfig) -> list[TrainConfig]:
+        """The configs of the networks of a version with this one."""
+        return members_of(config) if self.origin is None else self.origin.configs(config)
+
+    def course(self, config: TrainConfig, learned: Ints, until: Ints, place: int = 0) -> Course:
+        """A course over the first `learned` (series,) steps of each series, that looks at those up to `until`: of a new
+        network, or of the origin's network at `place`."""
+        if self.origin is not None:
+            member = self.origin.member(place, config)
+            return self.origin.course(member, self.panel, learned, until, self.device)
         torch.manual_seed(config.seed)
         member = Member(config, bases_of(config, self.calendar))
         return Course(member, self.panel, learned, until, self.device)
 
-    def truth(self, windows: tuple[Ints, Ints], horizon: int) -> Array:
-        """The targets of windows (which, ends) as far as they may be looked at, (window, horizon), else NaN."""
+    def judges(self, windows: tuple[Ints, Ints], config: TrainConfig) -> Judges:
+        """The windows (which, ends) to judge by, with their truth as far as it may be looked at."""
         which, ends = windows
-        left = self.split.judged[which] - ends
-        return np.where(np.arange(horizon) < left[:, None], self.panel.cut(which, ends, 0, horizon), np.nan)
+        horizon = config.horizon or 1
+        ahead = np.arange(horizon) < (self.split.judged[which] - ends)[:, None]
+        truth = np.where(ahead, self.panel.cut(which, ends, 0, horizon), np.nan)
+        units = series_weights(self.panel, self.split.judged, config.season or 1)[which]
+        return Judges(self.panel, windows, truth, units, self._seen(which, ends), config.quantiles)
+
+    def taught(self, again: bool) -> dict[str, int]:
+        """Of few series, the absolute step up to which each was learned from, by the digest of its key: the next
+        version to start from this one then knows what it can judge by. Of many, the same ones judge again."""
+        if len(self.series) >= MANY:
+            return {}
+        ends = self._starts() + (self.split.judged if again else self.split.learned)
+        return {_digest(one.key): int(end) for one, end in zip(self.series, ends, strict=True)}
+
+    def _seen(self, which: Ints, ends: Ints) -> bool:
+        """Whether the origin has learned from most of these windows' targets."""
+        if self.origin is None or not len(which):
+            return False
+        taught = self.origin.manifest["taught"]
+        until = np.array([taught.get(_digest(one.key), one.start) for one in self.series])
+        return bool(np.mean(self._starts()[which] + ends < until[which]) > 0.5)
+
+    def _starts(self) -> Ints:
+        """The absolute step of each series' first in the panel."""
+        return self.panel.skipped + np.array([one.start for one in self.series], np.int64)
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
 def try_options(

@@ -15,17 +15,19 @@ import torch
 from models.artifact import calendar_facts, write_artifact, write_manifest
 from models.backtesting import backtest
 from models.calendar import Calendar
-from models.calibration import ask, choose, dependence, stretch
+from models.calibration import Mixture
 from models.config import BacktestPlan, Run, TrainConfig, TrainResult
-from models.course import series_weights
+from models.course import Course
 from models.device import pick, threads_for
 from models.forecaster import Forecaster, Member
 from models.inference import open_artifact
 from models.learning import State, learn
-from models.presets import Facts, complete, members_of
+from models.origin import Origin
+from models.presets import Facts, complete
 from models.search import Material, part_of, try_options
 from models.series import Series
 from models.splits import split
+from models.warm import continued, gentler
 from models.windows import Panel
 
 
@@ -34,23 +36,32 @@ def train(series: Sequence[Series], calendar: Calendar, config: TrainConfig, run
 
     The last steps of each series (`windows.held`) are held out for the scores: never learned from nor looked at. The
     steps before them choose options, stop the learning and calibrate the intervals (`splits`). The same series, config,
-    seed and device give the same weights, also when the run was stopped and resumed. Raises ValueError when no series
-    has two known values, Stopped when `run.should_stop` says so."""
+    seed and device give the same weights, also when the run was stopped and resumed. With `run.start` the networks of
+    that version are learned on (`warm`), and it is published anew if nothing learned beats it. Raises ValueError when
+    no series has two known values or the version to start from does not fit, Stopped when `run.should_stop` says so."""
     began = time.monotonic()
     device = pick(run.device)
     usable = [one for one in series if np.count_nonzero(~np.isnan(one.target)) >= 2]
     if not usable:
         raise ValueError(f"series: expected at least one with two known values, got none in {len(series)}")
+    origin = None if run.start is None else Origin.load(run.start, run.lineage.get("warm_start_from", "the version"))
+    asked = config if origin is None else continued(config, origin.manifest, calendar.frequency)
     known = Facts.of(calendar, usable)
-    full, reasons = complete(config, known)
+    full, reasons = complete(asked, known)
+    if origin is not None:
+        full, reasons = gentler(asked, full, origin.manifest, reasons | {"start": origin.said(full)})
     panel = Panel.of(usable, max(full.context or 1, full.horizon or 1))
-    material = Material(panel, calendar, device, fingerprint(usable), split(panel.lengths, full.horizon or 1))
+    name = fingerprint(usable) + (origin.weights if origin else "")
+    material = Material(usable, panel, calendar, device, name, split(panel.lengths, full.horizon or 1), origin)
+    tried, done = dict[str, str](), 0
     with threads_for((full.batch or 1) * (full.hidden or 1)):
-        full, tried, done = try_options(material, full, config, known, run)
+        if origin is None:
+            full, tried, done = try_options(material, full, asked, known, run)
         forecaster, found = fit(material, full, run, done)
     facts = {
         "calendar": calendar_facts(calendar),
         "dependence": found["dependence"],
+        "taught": found["taught"],
         "members": found["members"],
         "reasons": [*(reasons | tried).values(), *found["reasons"]],
         "lineage": dict(run.lineage),
@@ -63,54 +74,59 @@ def fit(material: Material, config: TrainConfig, run: Run, done: int) -> tuple[F
     """The members learned, weighed and calibrated on the held-out steps, and learned once more from those too where
     they are much of the whole. Beside the forecaster: facts of the manifest. `done` steps of progress were made
     before."""
-    configs = members_of(config)
-    total = done + sum(one.steps or 1 for one in configs) * (2 if material.split.again else 1)
+    configs, split = material.configs(config), material.split
+    total = done + sum(one.steps or 1 for one in configs) * (2 if split.again else 1)
     states: list[State] = []
     members: list[Member] = []
+    courses: list[Course] = []
     for place, one in enumerate(configs):
-        course = material.course(one, material.split.learned, material.split.judged)
+        courses.append(material.course(one, split.learned, split.judged, place))
         folder = run.folder / "members" / str(place) if len(configs) > 1 else run.folder
         part = dataclasses.replace(part_of(run, done, total, _named(place, len(configs))), folder=folder)
-        states.append(learn(course, part, material.name))
-        members.append(course.member)
+        states.append(learn(courses[-1], part, material.name))
+        members.append(courses[-1].member)
         done += one.steps or 1
-    windows = course.examined()  # of the last member: all look at the same
-    quantiles = ask(members, material.panel, windows)
-    truth = material.truth(windows, config.horizon or 1)
-    units = series_weights(material.panel, material.split.judged, config.season or 1)[windows[0]]
-    shares, losses = choose(quantiles, truth, units, config.quantiles)
-    mixed = np.tensordot(shares, quantiles, axes=1)
-    widen = stretch(mixed, truth, config.quantiles)
-    facts = {
-        "dependence": dependence(mixed, truth, config.quantiles),
-        "members": [
-            {
-                "config": one.document(),
-                "share": share,
-                "loss": loss if np.isfinite(loss) else None,
-                "steps": state.best_step,
-            }
-            for one, share, loss, state in zip(configs, shares.tolist(), losses.tolist(), states, strict=True)
-        ],
-        "reasons": [],
+    judges = material.judges(courses[0].examined(), config)  # all members look at the same
+    mixture, better, reasons = judges.mixture(members), True, list[str]()
+    if material.origin is not None:
+        mixture, better, reasons = material.origin.weighed(mixture, judges)
+    members = list(mixture.members)
+    again = better and split.again
+    if again:
+        for place, (one, state) in enumerate(zip(configs, states, strict=True)):
+            course = material.course(one, split.judged, split.judged, place)
+            folder = run.folder / "again" / str(place)
+            part = dataclasses.replace(part_of(run, done, total, "once more from all, "), folder=folder)
+            learn(course, part, material.name, state.best_step)
+            members[place] = course.member
+            done += one.steps or 1
+    counted = [place for place, share in enumerate(mixture.shares) if share > 0]
+    batch = min(state.batch for state in states)
+    if batch < (config.batch or 1):
+        reasons.append(f"batch {batch}: the device's memory was too small for {config.batch} windows at once.")
+    forecaster = Forecaster(config.replace(batch=batch), [members[place] for place in counted])
+    forecaster.shares.copy_(torch.from_numpy(mixture.shares[counted]))
+    forecaster.stretch.copy_(torch.from_numpy(mixture.stretch))
+    return forecaster, {
+        "dependence": mixture.dependence,
+        "members": [_told(members[place], mixture, place, states if better else []) for place in counted],
+        "reasons": reasons,
+        "taught": material.taught(again),
         "earlier": sum(state.earlier for state in states),
     }
-    if material.split.again:
-        members = []
-        for place, (one, state) in enumerate(zip(configs, states, strict=True)):
-            course = material.course(one, material.split.judged, material.split.judged)
-            part = dataclasses.replace(
-                part_of(run, done, total, "once more from all"), folder=run.folder / "again" / str(place)
-            )
-            learn(course, part, material.name, state.best_step)
-            members.append(course.member)
-            done += one.steps or 1
-    counted = [place for place, share in enumerate(shares) if share > 0]
-    forecaster = Forecaster(config, [members[place] for place in counted])
-    forecaster.shares.copy_(torch.from_numpy(shares[counted]))
-    forecaster.stretch.copy_(torch.from_numpy(widen))
-    facts["members"] = [facts["members"][place] for place in counted]
-    return forecaster, facts
+
+
+def _told(member: Member, mixture: Mixture, place: int, states: Sequence[State]) -> dict[str, Any]:
+    """What the manifest says of a member: `states` are those of the learning, none where an older one stays."""
+    loss, config = float(mixture.losses[place]), member.config
+    if states:
+        config = config.replace(batch=states[place].batch)
+    return {
+        "config": config.document(),
+        "share": float(mixture.shares[place]),
+        "loss": loss if np.isfinite(loss) else None,
+        "steps": states[place].best_step if states else 0,
+    }
 
 
 def _named(place: int, count: int) -> str:
