@@ -1,138 +1,295 @@
-"""Network, scaling and the whole forecaster as torch sees them."""
+"""The recurrent network: cells, decoders, features, static values, and each of them as a graph."""
 
-import numpy as np
+import dataclasses
+import itertools
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
 import pytest
 import torch
+from torch import Tensor, nn
 
-from models import TrainConfig
-from models.bases import Base, faded_mean, newest
-from models.forecaster import Forecaster
-from models.networks import Network, Shape, monotone
-from models.scaling import scale_window
+from models.cells import make_cell, rest, run, step
+from models.heads import HEADS, make_head
+from models.networks import Network, Shape, repeated, rows
 
-FULL = TrainConfig(
-    cell="gru", layers=1, hidden=8, horizon=5, context=12, segment=4, season=4, scaling="std", base="mix",
-    steps=1, batch=1, learning_rate=1e-3, patience=1, aligned=0.0,
-)  # fmt: skip
-
-
-SEASON_AND_LAST = (Base("newest", 4), Base("newest", 1))
+SMALL = Shape("gru", 1, 8, 4, 6, 3, 2)
+CELLS = [("gru", "tanh"), ("lstm", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
+DECODERS = ["direct", "recursive", "seq2seq"]
+NINE = tuple(round(0.1 * n, 1) for n in range(1, 10))
 
 
-def window(*values: float) -> tuple[torch.Tensor, torch.Tensor]:
-    row = torch.tensor([values], dtype=torch.float64)
-    return row.nan_to_num(0.0), (~row.isnan()).double()
+def made(shape: Shape, seed: int = 0) -> Network:
+    """A network whose every weight says something."""
+    torch.manual_seed(seed)
+    network = Network(shape).eval()
+    for parameter in network.parameters():
+        parameter.data.normal_(0, 0.3)
+    return network
 
 
-@pytest.mark.parametrize("anchor", [0, 1, 4])
-def test_quantiles_never_cross_whatever_the_network_says(anchor: int) -> None:
-    found = monotone(torch.randn(100, 3, 5) * 50, anchor)
-    assert (found.diff(dim=-1) >= 0).all()
+def inputs(shape: Shape, batch: int, time: int = 12, horizon: int | None = None) -> dict[str, Tensor]:
+    """What a network of `shape` may be asked, with gaps."""
+    ahead = horizon or shape.horizon
+    mask = (torch.rand(batch, time) < 0.8).float()
+    asked = {
+        "context": torch.randn(batch, time) * mask,
+        "mask": mask,
+        "bases": torch.randn(batch, ahead, shape.bases, dtype=torch.float64),
+        "logits": torch.randn(batch, shape.bases),
+    }
+    if shape.features:
+        asked["features"] = torch.randn(batch, time + ahead, shape.features)
+    if shape.static:
+        asked["static"] = torch.randn(batch, shape.static)
+    return asked
 
 
-@pytest.mark.parametrize("levels", [(0.5,), (0.1, 0.5, 0.9), (0.05, 0.95), (0.7, 0.8, 0.9)])
-def test_a_network_starts_from_the_quantiles_it_is_given(levels: tuple[float, ...]) -> None:
-    network = Network(Shape("gru", 1, 8, 4, 5, levels, 2))
+@pytest.mark.parametrize(("kind", "activation"), CELLS)
+def test_steps_one_by_one_are_the_whole_sequence(kind: str, activation: str) -> None:
+    torch.manual_seed(0)
+    cell = make_cell(kind, activation, 5, 8, 2)
+    values, state = torch.randn(3, 6, 5), rest(cell, torch.randn(3, 8))
+    outputs, after = run(cell, values, state)
+    for place in range(6):
+        state = step(cell, values[:, place], state)
+        torch.testing.assert_close(state[0][-1], outputs[:, place])
+    for one, other in zip(state, after, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_an_untrained_network_starts_where_it_is_told(decoder: str, bidirectional: bool) -> None:
+    shape = dataclasses.replace(SMALL, decoder=decoder, bidirectional=bidirectional, features=2, static=1)
+    network = Network(shape)
     network.head.weight.data.zero_()
-    given = torch.sort(torch.randn(5, len(levels)), dim=1).values + torch.arange(len(levels)) * 0.1
-    network.start_from(given, torch.tensor([[0.0, np.log(3.0)]] * 5))
-    offsets, weights = network(torch.randn(3, 12), torch.ones(3, 12))
-    torch.testing.assert_close(offsets, given.expand(3, -1, -1), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(weights, torch.tensor([0.25, 0.75]).expand(3, 5, 2))
+    given = torch.randn(6, 3)
+    network.start_from(given, torch.tensor([[0.0, 3.0]]).log1p().expand(6, 2))
+    asked = inputs(shape, 5)
+    raw, base = network(**asked | {"logits": torch.zeros(5, 2)})
+    torch.testing.assert_close(raw, given.expand(5, -1, -1))
+    torch.testing.assert_close(base, asked["bases"] @ torch.tensor([0.2, 0.8], dtype=torch.float64), rtol=1e-6, atol=0)
+    assert base.dtype == torch.float64
 
 
-def test_scalings_worked_by_hand() -> None:
-    context, mask = window(2.0, float("nan"), 4.0, 9.0)
-    spread = np.sqrt(((2 - 5) ** 2 + (4 - 5) ** 2 + (9 - 5) ** 2) / 3)
-    for scaling, expected in {"std": (5.0, spread), "last": (9.0, spread), "mean": (0.0, 5.0)}.items():
-        shift, scale = scale_window(context, mask, scaling)
-        assert (shift.item(), scale.item()) == pytest.approx(expected)
+def test_the_window_itself_has_a_say_in_the_mix() -> None:
+    asked = inputs(SMALL, 2) | {"logits": torch.tensor([[50.0, 0.0], [0.0, 50.0]])}
+    _, base = made(SMALL)(**asked)
+    torch.testing.assert_close(base, torch.stack([asked["bases"][0, :, 0], asked["bases"][1, :, 1]]))
 
 
-@pytest.mark.parametrize("scaling", ["std", "last", "mean"])
-def test_scaling_survives_the_extremes(scaling: str) -> None:
-    for size in (1e-300, 1e-12, 1.0, 1e200):
-        context, mask = window(*(size * v for v in (1.0, 2.0, 4.0)))
-        shift, scale = scale_window(context, mask, scaling)
-        one_shift, one_scale = scale_window(*window(1.0, 2.0, 4.0), scaling)
-        assert shift.item() == pytest.approx(size * one_shift.item(), rel=1e-9)
-        assert scale.item() == pytest.approx(size * one_scale.item(), rel=1e-9)
+def test_without_bases_the_mix_is_zero() -> None:
+    shape = dataclasses.replace(SMALL, bases=0)
+    raw, base = made(shape)(**inputs(shape, 2))
+    assert raw.shape == (2, 6, 3)
+    assert torch.equal(base, torch.zeros(2, 6, dtype=torch.float64))
 
 
-def test_a_small_change_of_a_huge_value_keeps_its_digits() -> None:
-    shift, scale = scale_window(*window(1e12 + 1, 1e12 + 3), "std")
-    assert (shift.item() - 1e12, scale.item()) == pytest.approx((2.0, 1.0))
-
-
-def test_windows_without_spread_have_scale_zero_and_one_value_its_size() -> None:
-    assert scale_window(*window(0.1, 0.1, 0.1), "std")[1].item() == 0.0
-    assert scale_window(*window(0.0, 0.0), "mean")[1].item() == 0.0
-    assert scale_window(*window(float("nan"), -3.0), "last")[1].item() == 3.0
-    assert scale_window(*window(float("nan"), float("nan")), "std")[0].item() == 0.0
-
-
-def test_the_newest_value_of_each_place_skips_missing_ones() -> None:
-    nan = float("nan")
-    values, known = newest(*window(8.0, 1.0, 2.0, nan, nan, 5.0, nan), 3)  # the front 8.0 is no whole cycle
-    assert values.tolist() == [[1.0, 5.0, 0.0]]
-    assert known.tolist() == [[True, True, False]]
-
-
-def test_the_mean_of_each_place_fades_into_the_past() -> None:
-    nan = float("nan")
-    values, known = faded_mean(*window(8.0, 1.0, 2.0, nan, 4.0, nan, nan), 3)
-    assert values.tolist() == [[pytest.approx((0.6 * 1.0 + 4.0) / 1.6), 2.0, 0.0]]
-    assert known.tolist() == [[True, True, False]]
-
-
-def test_an_untrained_forecaster_is_the_mix_of_its_bases() -> None:
-    forecaster = Forecaster(FULL, SEASON_AND_LAST)
-    for part in (forecaster.network.head.weight, forecaster.network.head.bias):
-        part.data.zero_()
-    context, mask = window(*range(8), 1.0, 2.0, 3.0, 6.0)
-    middle = forecaster(context, mask)[0, :, 4]
-    bases = np.array([[1, 2, 3, 6, 1], [6, 6, 6, 6, 6]]).mean(axis=0)
-    np.testing.assert_allclose(middle.detach(), bases, rtol=1e-6)
-
-
-def test_a_missing_season_falls_back_to_the_newest_value() -> None:
-    forecaster = Forecaster(FULL, (Base("newest", 4),))
-    nan = float("nan")
-    ready = forecaster.prepare(*window(*[nan] * 9, 2.0, 3.0, 7.0))
-    bases = ready.bases[0, :, 0] * ready.scale[0] + ready.shift[0]
-    np.testing.assert_allclose(bases, [7, 2, 3, 7, 7])
-
-
-@pytest.mark.parametrize("scaling", ["std", "last"])
-def test_forecasts_move_with_the_units(scaling: str) -> None:
-    torch.manual_seed(0)
-    forecaster = Forecaster(FULL.replace(scaling=scaling), SEASON_AND_LAST).eval()
-    context = torch.randn(6, 12, dtype=torch.float64)
-    mask = torch.ones_like(context)
+@pytest.mark.parametrize(("cell", "decoder"), [("gru", "direct"), ("lstm", "recursive"), ("rnn", "seq2seq")])
+def test_order_and_company_change_nothing(cell: str, decoder: str) -> None:
+    shape = dataclasses.replace(SMALL, cell=cell, decoder=decoder, bidirectional=True, features=2, static=2)
+    network, asked = made(shape), inputs(shape, 7)
+    turned = torch.tensor([3, 1, 6, 0, 2, 5, 4])
     with torch.no_grad():
-        plain, moved = forecaster(context, mask), forecaster(1000 * context - 5e6, mask)
-    torch.testing.assert_close(moved, 1000 * plain - 5e6, rtol=0, atol=0.01)
+        together = network(**asked)
+        mixed = network(**{name: value[turned] for name, value in asked.items()})
+        alone = [network(**{name: value[row : row + 1] for name, value in asked.items()}) for row in range(7)]
+    for place in (0, 1):
+        torch.testing.assert_close(mixed[place], together[place][turned], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(torch.cat([one[place] for one in alone]), together[place], atol=1e-5, rtol=1e-5)
 
 
-def test_bounds_hold_the_answer() -> None:
-    torch.manual_seed(0)
-    context = torch.randn(6, 12, dtype=torch.float64)
-    found = Forecaster(FULL.replace(minimum=-0.1, maximum=0.1), SEASON_AND_LAST)(context, torch.ones_like(context))
-    assert found.min().item() == -0.1
-    assert found.max().item() == 0.1
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_newest_and_the_oldest_value_count(decoder: str) -> None:
+    for bidirectional, place in ((False, -1), (True, -1), (True, 0)):
+        shape = dataclasses.replace(SMALL, decoder=decoder, bidirectional=bidirectional)
+        network, asked = made(shape), inputs(shape, 2)
+        moved = asked["context"].clone()
+        moved[:, place] += 1.0
+        assert (network(**asked | {"context": moved})[0] - network(**asked)[0]).abs().min() > 1e-5
 
 
-def test_masked_values_do_not_matter() -> None:
-    torch.manual_seed(0)
-    forecaster = Forecaster(FULL, SEASON_AND_LAST).eval()
-    gapped = torch.randn(6, 12, dtype=torch.float64)
-    mask = (torch.rand(6, 12) < 0.6).double()
+@pytest.mark.parametrize(("cell", "layers"), [("gru", 1), ("lstm", 2), ("rnn", 1)])
+def test_a_recursive_forecast_is_one_that_goes_on_from_itself(cell: str, layers: int) -> None:
+    shape = dataclasses.replace(SMALL, cell=cell, layers=layers, decoder="recursive", horizon=8, bases=0, features=2)
+    network, asked = made(shape), inputs(shape, 3)
+    assert network.start is not None
+    network.start.data.zero_()
     with torch.no_grad():
-        alone = [forecaster(row[None] * m[None], m[None]) for row, m in zip(gapped, mask, strict=True)]
-        together = forecaster(gapped * mask, mask)
-    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-6)
+        raw, _ = network(**asked)
+        longer = {
+            "context": torch.cat([asked["context"], raw[:, :4, 0]], dim=1),
+            "mask": torch.cat([asked["mask"], torch.ones(3, 4)], dim=1),
+            "bases": asked["bases"][:, :4],
+            "logits": asked["logits"],
+            "features": asked["features"],
+        }
+        torch.testing.assert_close(network(**longer)[0], raw[:, 4:], atol=1e-5, rtol=1e-5)
 
 
-def test_an_open_config_makes_no_network() -> None:
-    with pytest.raises(ValueError, match="expected a value for hidden"):
-        Forecaster(FULL.replace(hidden=None), SEASON_AND_LAST)
+@pytest.mark.parametrize(
+    ("decoder", "asked_for"), [("recursive", 1), ("recursive", 5), ("seq2seq", 4), ("seq2seq", 12)]
+)
+def test_unrolled_decoders_answer_any_horizon(decoder: str, asked_for: int) -> None:
+    shape = dataclasses.replace(SMALL, decoder=decoder, features=2)
+    network, asked = made(shape), inputs(shape, 2, horizon=23)
+    shorter = asked | {"bases": asked["bases"][:, :asked_for], "features": asked["features"][:, : 12 + asked_for]}
+    with torch.no_grad():
+        whole, found = network(**asked), network(**shorter)
+    for one, other in zip(whole, found, strict=True):
+        assert one.isfinite().all()
+        torch.testing.assert_close(other, one[:, :asked_for])
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_truncated_learning_sees_the_same_and_learns_from_the_newest_steps(decoder: str) -> None:
+    shape = dataclasses.replace(SMALL, decoder=decoder, bidirectional=True, layers=2)
+    whole, cut = (made(dataclasses.replace(shape, truncate=truncate)).train() for truncate in (None, 2))
+    asked = inputs(shape, 4, time=24)
+    torch.testing.assert_close(cut(**asked), whole(**asked))
+    reached: list[list[bool]] = []
+    for network in (whole, cut):
+        context = asked["context"].clone().requires_grad_()
+        network(**asked | {"context": context})[0].sum().backward()
+        assert context.grad is not None
+        reached.append(context.grad.reshape(4, 6, 4).abs().sum((0, 2)).ne(0).tolist())
+    assert reached[0] == [True] * 6
+    assert reached[1] == [True, True, False, False, True, True]  # the backward cell's newest steps are the oldest
+
+
+def test_what_a_base_repeats_is_found() -> None:
+    past = torch.arange(7.0)[None, :, None]
+    assert repeated(past, (3, 0.0), 5)[0, :, 0].tolist() == [4, 5, 6, 4, 5]
+    assert repeated(past, (1, 0.0), 2)[0, :, 0].tolist() == [6, 6]
+    found = repeated(past, (3, 0.5), 4)[0, :, 0]
+    torch.testing.assert_close(found, torch.tensor([3.0, 4.0, 5.0, 3.0]))  # (0.5 * 1 + 4) / 1.5 and on
+    assert rows(torch.arange(3.0)[None, :, None], 5)[0, :, 0].tolist() == [0, 1, 2, 2, 2]
+
+
+def promotions(count: int, horizon: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Series of level 0 with promotions of size 2 on days drawn by chance: those in the base are others."""
+    promoted = (torch.rand(count, 12 + horizon, 1) < 0.3).float()
+    truth = 2.0 * promoted[..., 0] + 0.1 * torch.randn(count, 12 + horizon)
+    asked = {
+        "context": truth[:, :12],
+        "mask": torch.ones(count, 12),
+        "bases": truth[:, 12 - horizon : 12, None],
+        "logits": torch.zeros(count, 1),
+        "features": promoted - 0.3,
+    }
+    return asked, truth[:, 12:]
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_future_covariate_that_matters_is_used(decoder: str) -> None:
+    torch.manual_seed(0)
+    shape = dataclasses.replace(SMALL, hidden=16, bases=1, decoder=decoder, features=1, references=((6, 0.0),))
+    network, head = Network(shape), make_head("quantile", (0.1, 0.5, 0.9))
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.02)
+    losses: list[float] = []
+    for _ in range(80):
+        asked, truth = promotions(64, 6)
+        raw, base = network(**asked)
+        loss = head.loss(raw, base, truth, torch.zeros(64, 1), torch.ones(64, 1)).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[0] > 0.3
+    assert losses[-1] < 0.12  # 0.04 is the noise's own
+
+
+def test_what_is_known_of_a_series_matters() -> None:
+    for decoder in DECODERS:
+        shape = dataclasses.replace(SMALL, decoder=decoder, static=2)
+        network, asked = made(shape), inputs(shape, 2)
+        moved = network(**asked | {"static": asked["static"] + 1.0})[0]
+        assert (moved - network(**asked)[0]).abs().min() > 1e-5
+
+
+def test_a_warm_start_may_leave_the_inner_parts_alone() -> None:
+    network = Network(dataclasses.replace(SMALL, decoder="seq2seq", bidirectional=True, features=1, static=1))
+    count = {depth: len(list(network.unfrozen(depth))) for depth in ("head", "recurrent", "all")}
+    assert count["all"] == len(list(network.parameters()))
+    assert 0 < count["head"] < count["recurrent"] < count["all"]
+    own = {id(value) for value in network.unfrozen("head")}
+    assert id(network.head.weight) in own
+    assert id(network.cell.weight_hh_l0) not in own
+
+
+@pytest.mark.parametrize(("cell", "activation"), CELLS)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_gradients_are_finite_for_wild_windows(cell: str, activation: str, decoder: str) -> None:
+    shape = dataclasses.replace(SMALL, cell=cell, activation=activation, decoder=decoder, layers=2)
+    torch.manual_seed(0)
+    network, asked = Network(shape), inputs(shape, 4, time=40)
+    asked["context"] = asked["context"] * 1e4
+    raw, base = network(**asked)
+    (raw.sum() + base.sum()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+class Whole(nn.Module):
+    """Network and head as one graph, by position."""
+
+    def __init__(self, shape: Shape, head: str) -> None:
+        super().__init__()
+        self.head = make_head(head, NINE)
+        self.network = made(dataclasses.replace(shape, outputs=self.head.outputs))
+
+    def forward(self, asked: dict[str, Tensor], shift: Tensor, scale: Tensor) -> Tensor:
+        raw, base = self.network(**asked)
+        return self.head.quantiles(raw, base, shift, scale)
+
+
+def difference(shape: Shape, head: str, folder: Path) -> float:
+    """The largest difference between torch and its graph at batches of 1, 5 and 33."""
+    whole, path = Whole(shape, head).eval(), folder / "graph.onnx"
+
+    def example(batch: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        scale = torch.rand(batch, 1, dtype=torch.float64) * 4 + 0.5
+        return inputs(shape, batch), torch.randn(batch, 1, dtype=torch.float64) * 2, scale
+
+    names = [*inputs(shape, 1), "shift", "scale"]
+    axes = {name: {0: "batch"} for name in [*names, "quantiles"]}
+    named: dict[str, Any] = {"input_names": names, "output_names": ["quantiles"], "dynamic_axes": axes}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(whole, example(3), str(path), dynamo=False, **named)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    taken = {one.name for one in session.get_inputs()}
+    worst = 0.0
+    for batch in (1, 5, 33):
+        asked, shift, scale = example(batch)
+        fed = {**asked, "shift": shift, "scale": scale}
+        with torch.no_grad():
+            expected = whole(asked, shift, scale)
+        found = session.run(None, {name: value.numpy() for name, value in fed.items() if name in taken})[0]
+        worst = max(worst, float((torch.from_numpy(found) - expected).abs().max()))
+    return worst
+
+
+SOME = [  # every two of cell, decoder, direction and head meet in one of them
+    (*pair, decoder, (number + place) % 2 == 0, sorted(HEADS)[(number + place) % 4], 1 + place % 2, (4, 3, 1)[place])
+    for number, pair in enumerate(CELLS)
+    for place, decoder in enumerate(DECODERS)
+]
+
+
+@pytest.mark.parametrize(("cell", "activation", "decoder", "bidirectional", "head", "layers", "segment"), SOME)
+def test_the_graph_says_what_torch_says(  # noqa: PLR0917 -- one row of a table
+    cell: str, activation: str, decoder: str, bidirectional: bool, head: str, layers: int, segment: int, tmp_path: Path
+) -> None:
+    shape = Shape(cell, layers, 8, segment, 5, 0, 2, decoder=decoder, activation=activation)
+    extra = {"features": 2, "static": 2, "references": ((4, 0.6), (1, 0.0))} if bidirectional else {}
+    assert difference(dataclasses.replace(shape, bidirectional=bidirectional, **extra), head, tmp_path) < 1e-5
+
+
+@pytest.mark.slow
+def test_every_graph_says_what_torch_says(tmp_path: Path) -> None:
+    for pair, decoder, both, head in itertools.product(CELLS, DECODERS, (False, True), sorted(HEADS)):
+        shape = Shape(pair[0], 2, 8, 4, 5, 0, 2, decoder=decoder, activation=pair[1], bidirectional=both)
+        assert difference(shape, head, tmp_path) < 1e-5, (pair, decoder, both, head)
