@@ -190,6 +190,11 @@ CODES = {
     "version-in-use": Kind(
         409, "An alias still points to the version.", "Move or remove the alias, then delete the version."
     ),
+    "other-format": Kind(
+        409,
+        "The version was written by another release, in a form that this one cannot go on learning from.",
+        "Train without `warm_start_from` once; later versions can start from that one.",
+    ),
     "precondition-failed": Kind(
         412,
         "Somebody changed it after it was read: `If-Match` names an older state.",

@@ -72,6 +72,16 @@ def verify(folder: Path, expected: str) -> None:
         _check(folder, name, entries[name])
 
 
+def manifest(folder: Path, expected: str) -> dict[str, Any]:
+    """The manifest of a version, checked against the version's digest `expected`; its other files are not. Raises
+    Unavailable `artifact-damaged`."""
+    _check(folder, MANIFEST, expected)
+    try:
+        return json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, f"{MANIFEST} cannot be read") from error
+
+
 def local(store: Path, name: str) -> Path:
     """The folder of a published version, to read from; nothing has been checked yet."""
     return store / _checked(name)

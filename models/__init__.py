@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from models.series import Forecast, Note, Series
     from models.spacing import StepsDiffer
     from models.training import train
+    from models.warm import continued
 
 _HOME = {
     "backtest": "backtesting",
@@ -33,6 +34,7 @@ _HOME = {
     "StepsDiffer": "spacing",
     "Stopped": "config",
     "train": "training",
+    "continued": "warm",
 }
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "backtest",
+    "continued",
     "devices",
     "open_artifact",
     "train",

@@ -45,6 +45,16 @@ EXAMPLES: Any = {
             "config": {"cell": "gru", "horizon": 12},
         },
     },
+    "warm_start": {
+        "summary": "Learn on from a version",
+        "value": {
+            "kind": "train",
+            "dataset": "gasoline",
+            "model": "fuel",
+            "warm_start_from": "fuel@champion",
+            "config": {"unfrozen": "head"},
+        },
+    },
     "backtest": {
         "summary": "Backtest a version",
         "value": {"kind": "backtest", "dataset": "gasoline", "model": "fuel", "origins": 8, "horizon": 12},
@@ -57,7 +67,7 @@ EXAMPLES: Any = {
     status_code=202,
     summary="Start a job",
     response_model=JobOut,
-    responses=ACCEPTED | problems(404, 409, 429),
+    responses=ACCEPTED | problems(404, 409, 429, 503),
     dependencies=[IDEMPOTENT],
 )
 def create_job(
@@ -77,7 +87,7 @@ def create_job(
         if isinstance(ask, TrainIn):
             config = ask.config.replace(preset=ask.preset) if ask.preset else ask.config
             train = TrainAsk(ask.dataset, ask.model, config, ask.revision, ask.promote, ask.warm_start_from)
-            spec = training.plan(session, train, settings.max_horizon)
+            spec = training.plan(session, train, settings)
         else:
             backtest = BacktestAsk(**ask.model_dump(exclude={"kind", "baselines"}), baselines=tuple(ask.baselines))
             spec = backtests.plan(session, backtest, settings.max_horizon)

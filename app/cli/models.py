@@ -81,6 +81,7 @@ def _record(version: dict[str, Any]) -> None:
             "took": f"{version['train_seconds']:.1f} s on {version['device']}",
             "parameters": version["parameters"],
             "made by": version["job"],
+            "started from": version["parent"],
             "digest": version["digest"],
             "config": ", ".join(f"{name}={value}" for name, value in version["config"].items() if value is not None),
         },

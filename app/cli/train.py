@@ -65,6 +65,9 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Most optimisation steps.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, data and device: same weights.")] = None,
     config: Annotated[list[str] | None, typer.Option(help="Any other field, as name=value; may be repeated.")] = None,
+    warm_start_from: Annotated[
+        str | None, typer.Option(help="Learn on from a version: name (its champion), name@alias or name/3.")
+    ] = None,
     revision: Annotated[int | None, typer.Option(help="Revision of the dataset; else the newest.")] = None,
     promote: Annotated[
         Literal["never", "if_better", "always"], typer.Option(help="When the new version becomes the champion.")
@@ -78,6 +81,7 @@ def train(
     fields |= {"steps": steps, "seed": seed}
     chosen = {name: value for name, value in fields.items() if value is not None} | parsed(config or [])
     body = {"dataset": dataset, "model": model, "preset": preset, "config": chosen, "revision": revision}
+    body["warm_start_from"] = warm_start_from
     with connect(url) as http:
         job = start(http, {**body, "promote": promote})
         if detach:

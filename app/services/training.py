@@ -12,12 +12,24 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import store
-from app.db.tables import DatasetRow
+from app.config import Settings
+from app.db.tables import DatasetRow, VersionRow
 from app.errors import AppError, Complaint, Conflict, Invalid, NotFound
 from app.services import attempts, datasets, registry
 from app.services.attempts import Attempt
 from app.services.registry import CHAMPION, Gate, NewVersion, Promote
-from models import BacktestPlan, Progress, Run, Series, TrainConfig, TrainResult, backtest, open_artifact
+from models import (
+    BacktestPlan,
+    Frequency,
+    Progress,
+    Run,
+    Series,
+    TrainConfig,
+    TrainResult,
+    backtest,
+    continued,
+    open_artifact,
+)
 
 log = logging.getLogger("gatecast.worker")
 
@@ -41,28 +53,31 @@ class _ChampionMoved(Exception):
     """The gate was computed against a version that is no longer champion."""
 
 
-def plan(session: Session, ask: TrainAsk, max_horizon: int) -> dict[str, Any]:
-    """The job's spec: revision pinned, bounds of the dataset put into the config where it has none.
-    Raises NotFound for the dataset, Conflict when it is empty, Invalid for what this release cannot do."""
-    if ask.warm_start_from is not None:
-        raise _refuse(
-            "/warm_start_from", "unavailable", "warm_start_from: not available in this release, leave it null"
-        )
-    if ask.config.horizon is not None and ask.config.horizon > max_horizon:
-        raise _refuse(
-            "/config/horizon", "too-long", f"horizon: expected at most {max_horizon}, got {ask.config.horizon}"
-        )
+def plan(session: Session, ask: TrainAsk, settings: Settings) -> dict[str, Any]:
+    """The job's spec: revision and the version to start from pinned, bounds of the dataset put into the config where it
+    has none. Raises NotFound for the dataset and the version, Conflict when the dataset is empty or the version of
+    another release, Invalid when the config does not fit the version, Unavailable when its files are damaged."""
     dataset = datasets.get(session, ask.dataset)
     if dataset.head == 0:
         raise Conflict(f"Dataset {ask.dataset!r} is empty: upload something first.", code="dataset-empty")
     revision = datasets.revision_of(session, dataset, ask.revision)
+    config, start = _bounded(ask.config, dataset), None
+    horizon = config.horizon
+    if ask.warm_start_from is not None:
+        found = registry.resolve(session, ask.warm_start_from)
+        start = f"{found.model.name}/{found.version.number}"
+        horizon = _going_on(config, found.version, dataset, settings).horizon
+    if horizon is not None and horizon > settings.max_horizon:
+        message = f"horizon: expected at most {settings.max_horizon}, got {horizon}"
+        raise _refuse("/config/horizon", "too-long", message)
     return {
         "dataset": dataset.name,
         "dataset_id": dataset.id,
         "revision": revision.number,
         "digest": revision.digest,
         "model": ask.model,
-        "config": _bounded(ask.config, dataset).document(),
+        "config": config.document(),
+        "warm_start_from": start,
         "promote": ask.promote,
     }
 
@@ -78,17 +93,16 @@ def run(attempt: Attempt) -> None:
         dataset = attempts.pinned_dataset(session, spec)
         calendar = datasets.calendar_of(dataset)
         series = datasets.read_series(session, dataset, revision=spec["revision"])
+        start = _start(session, spec.get("warm_start_from"), attempt.settings)
     folder = attempt.settings.checkpoints / attempt.job
     if not folder.exists():
         attempts.persist(attempt.database, lambda session: attempts.restart(session, attempt.job, attempt.number))
         folder.mkdir(parents=True)
     lineage = {name: spec[name] for name in ("dataset", "revision", "digest", "model")} | {"job": attempt.job}
-    result = train(
-        series,
-        calendar,
-        TrainConfig.parse(spec["config"]),
-        Run(folder, attempt.device, attempt.on_progress, attempt.should_stop, lineage),
-    )
+    if start is not None:
+        lineage["warm_start_from"] = spec["warm_start_from"]
+    surroundings = Run(folder, attempt.device, attempt.on_progress, attempt.should_stop, start=start, lineage=lineage)
+    result = train(series, calendar, TrainConfig.parse(spec["config"]), surroundings)
     attempts.persist(
         attempt.database, lambda session: attempts.log(session, attempt.job, attempt.number, result.reasons)
     )
@@ -104,6 +118,17 @@ def run(attempt: Attempt) -> None:
     else:
         raise Conflict("The champion moved each time the new version was compared with it. Retry the job.")
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(session: Session, reference: str | None, settings: Settings) -> Path | None:
+    """The checked folder of the version that the job starts from, by its number. Raises NotFound when it has been
+    deleted since, Unavailable when its files are damaged."""
+    if reference is None:
+        return None
+    version = registry.resolve(session, reference).version
+    path = store.local(settings.store, version.folder)
+    store.verify(path, version.digest)
+    return path
 
 
 def _publish(attempt: Attempt, artifact: Path) -> Path:
@@ -133,6 +158,7 @@ def _version(attempt: Attempt, dataset: DatasetRow, result: TrainResult, publish
         dataset=dataset.name,
         revision=attempt.spec["revision"],
         data_digest=attempt.spec["digest"],
+        parent=attempt.spec.get("warm_start_from"),
         promote=attempt.spec["promote"],
         workspace=attempt.workspace,
     )
@@ -207,6 +233,20 @@ def _bounded(config: TrainConfig, dataset: DatasetRow) -> TrainConfig:
         )
     except ValueError as error:
         raise _refuse("/config", "bounds", f"With the dataset's bounds: {error}") from error
+
+
+def _going_on(config: TrainConfig, version: VersionRow, dataset: DatasetRow, settings: Settings) -> TrainConfig:
+    """The config of a training that starts from `version`. Raises Conflict and Invalid when it cannot."""
+    manifest = store.manifest(store.local(settings.store, version.folder), version.digest)
+    try:
+        return continued(config, manifest, Frequency.parse(dataset.frequency or ""))
+    except ValueError as error:
+        name = str(error).partition(":")[0]
+        if name in ("format", "config"):
+            raise Conflict(f"warm_start_from: {error}.", code="other-format") from error
+        if name == "frequency":
+            raise _refuse("/warm_start_from", "other-frequency", f"warm_start_from: {error}") from error
+        raise _refuse(f"/config/{name}", "unfit", str(error)) from error
 
 
 def _refuse(pointer: str, code: str, message: str) -> Invalid:

@@ -84,7 +84,6 @@ def test_a_refused_job_leaves_neither_row_nor_queue_entry(client: TestClient, da
         ({"model": "a b"}, "/model"),
         ({"model": "load/3"}, "/model"),
         ({"promote": "maybe"}, "/promote"),
-        ({"warm_start_from": "load/1"}, "/warm_start_from"),
         ({"revision": 0}, "/revision"),
     ],
 )

@@ -43,7 +43,12 @@ class TrainIn(In):
         None, description="How much effort; what `config` leaves open is chosen by it from the data. Default: fast."
     )
     config: TrainConfig = Field(default_factory=TrainConfig, description="What to train, as far as you care to say.")
-    warm_start_from: ModelReference | None = Field(None, description="Not available in this release: leave it null.")
+    warm_start_from: ModelReference | None = Field(
+        None,
+        description="The version to start from: its networks learn on, shortly and in small steps unless `config` says "
+        "otherwise, and stay as they are where nothing learned does better. What `config` leaves open is as in that "
+        "version; a field that asks for another network is refused. `config.unfrozen` says how much may change.",
+    )
     promote: Literal["never", "if_better", "always"] = Field(
         "if_better",
         description="Whether the new version becomes the champion: if its MASE on its held-out origins is lower than "
