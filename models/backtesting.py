@@ -1,23 +1,34 @@
-"""Backtests: forecasts at many origins against the truth, in batched passes, beside naive baselines. Needs no torch."""
+"""Backtests: forecasts at many origins against the truth, in batched passes, beside baselines. Needs no torch."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from models import metrics
-from models.baselines import baseline_quantiles, period_of
+from models import statistical
+from models.baselines import NAMES, Answer, Past, answer_of, scales
 from models.config import BacktestPlan, BacktestResult, Progress, Stopped
+from models.features import beside
 from models.inference import OpenArtifact
+from models.metrics import DECILES, normal_scores
 from models.series import Series
-from models.windows import Panel, held_out
+from models.tally import WIDE, Tally, owa
+from models.windows import Panel, held_out, known_lengths
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 VERSION = "version"
-CHUNK = 1024  # windows at a time: bounds memory
+CHUNK = 256  # windows a forward: the graph is as fast from 64 to 2,048, the sums are fastest while they fit the caches
+CELLS = 4_000_000  # of history and of forecasts held at a time: bounds memory
+AHEAD = min(8, os.cpu_count() or 1)  # forwards at work while others are scored; each uses one thread
 
 
 @np.errstate(over="ignore", invalid="ignore")  # squares of 1e200 are infinite and count nowhere
@@ -28,131 +39,232 @@ def backtest(
     on_progress: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> BacktestResult:
-    """Score a version and naive baselines at the origins of `plan` (see `windows.held_out` for short series).
+    """Score a version and baselines at the origins of `plan` (see `windows.held_out` for short series).
 
-    MASE's scale of a series is taken over its steps before its first origin. Metrics: mase, smape, mae, rmse, wql
-    (nine deciles), coverage_80, msis_80; an undefined one is left out. Raises ValueError when no series has an
-    origin, Stopped when `should_stop` says so."""
-    season = opened.config.season or 1
-    periods = {name: period_of(name, season) for name in plan.baselines}
-    before = max(opened.context, 4 * season, 2)
-    panel = Panel.of(series, max(before, plan.horizon))
-    which, ends = held_out(panel.lengths, plan.horizon, plan.origins, plan.step)
-    if not len(which):
+    MASE's scale of a series is taken over its steps before its first origin, and a naive baseline knows all steps
+    before each, so that its scores are the same whatever the version. Metrics: see `tally`; an undefined one is left
+    out. Raises ValueError when no series has an origin or a baseline is not known, ModuleNotFoundError for a
+    statistical baseline without the extra, Stopped when `should_stop` says so."""
+    if unknown := [name for name in plan.baselines if name not in (*NAMES, *statistical.NAMES)]:
+        expected = ", ".join((*NAMES, *statistical.NAMES))
+        raise ValueError(f"baselines: expected one of {expected}, got {unknown[0]!r}")
+    statistical.check(plan.baselines)
+    lengths = known_lengths(series)
+    windows = held_out(lengths, plan.horizon, plan.origins, plan.step)
+    if not len(windows[0]):
         raise ValueError(f"series: expected one with a step before and after an origin, got none in {len(series)}")
-    scales = _scales(panel, which, ends, season)
-    tallies = {name: Tally(len(series), plan.horizon) for name in (VERSION, *periods)}
-    for at in range(0, len(which), CHUNK):
-        if should_stop():
-            raise Stopped(f"stopped at window {at} of {len(which)}")
-        part = slice(at, at + CHUNK)
-        history = panel.cut(which[part], ends[part], before, 0)
-        truth = panel.cut(which[part], ends[part], 0, plan.horizon)
-        recent = history[:, before - opened.context :]
-        trained = opened.quantiles(np.nan_to_num(recent), ~np.isnan(recent), plan.horizon)
-        tallies[VERSION].add(which[part], truth, opened.at_levels(trained, metrics.DECILES), scales)
-        for name, period in periods.items():
-            found = baseline_quantiles(history, period, plan.horizon, metrics.DECILES)
-            tallies[name].add(which[part], truth, found, scales)
-        done = min(at + CHUNK, len(which))
-        on_progress(Progress(done, len(which), f"{done} of {len(which)} windows"))
-    return _result(tallies, series, panel, (which, ends), scales)
+    fitted = [name for name in plan.baselines if name in statistical.NAMES]
+    course = Course(opened, plan, len(windows[0]) * (1 + len(fitted)), on_progress, should_stop)
+    tallies = {name: Tally(len(series), plan.horizon, course.levels) for name in (VERSION, *plan.baselines)}
+    for group in _groups(lengths + course.pad + course.season * np.bincount(windows[0], minlength=len(lengths))):
+        inside = slice(*np.searchsorted(windows[0], (group.start, group.stop)))
+        if inside.start == inside.stop:
+            continue
+        batch = Batch.of(course, series[group], windows[0][inside] - group.start, windows[1][inside])
+        own = {name: tally.part(group) for name, tally in tallies.items()}
+        score(course, batch, own)
+        for name in fitted:
+            fit(course, batch, name, own[name])
+    return _result(tallies, series, lengths, windows, course.notes())
 
 
-def _scales(panel: Panel, which: Ints, ends: Ints, season: int) -> Array:
-    """MASE's scale of each series, (series,), NaN where it has none."""
-    first = np.full(len(panel.lengths), np.iinfo(np.int64).max)
-    np.minimum.at(first, which, ends)
-    scales = np.full(len(first), np.nan)
-    for place in np.unique(which):
-        cells = slice(panel.firsts[place], panel.firsts[place] + first[place])
-        scales[place] = metrics.naive_scale(np.where(panel.present[cells], panel.values[cells], np.nan), season)
-    return scales
+@dataclass
+class Course:
+    """A backtest under way: what is asked, and how far it is."""
+
+    opened: OpenArtifact
+    plan: BacktestPlan
+    total: int
+    on_progress: Callable[[Progress], None]
+    should_stop: Callable[[], bool]
+    done: int = 0
+    filled: int = 0  # windows with gaps, which the statistical baselines were given filled
+    unfit: dict[str, int] = field(default_factory=dict[str, int])  # windows a statistical baseline was not fitted to
+
+    @property
+    def season(self) -> int:
+        return self.opened.config.season or 1
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The quantile levels scored: the deciles, and those of the 95 % interval if the version was trained so far
+        out."""
+        trained = self.opened.levels
+        return (WIDE[0], *DECILES, WIDE[1]) if trained[0] <= WIDE[0] and trained[-1] >= WIDE[1] else DECILES
+
+    @property
+    def pad(self) -> int:
+        """Cells between two series: no step back or ahead leads into another."""
+        return max(self.opened.context, self.opened.reach(self.plan.horizon), self.season)
+
+    def check(self) -> None:
+        if self.should_stop():
+            raise Stopped(f"stopped at window {self.done} of {self.total}")
+
+    def tell(self, count: int, name: str = "") -> None:
+        self.done += count
+        self.on_progress(Progress(self.done, self.total, f"{name}{self.done} of {self.total} windows"))
+
+    def notes(self) -> list[str]:
+        """What a reader of the scores has to know."""
+        found = [
+            f"{name} could not be fitted to {count} of the windows: the seasonal naive forecast stands in for it there."
+            for name, count in self.unfit.items()
+            if count
+        ]
+        if self.filled:
+            text = "windows had missing values, which the statistical baselines were given filled by straight lines."
+            found.append(f"{self.filled} {text}")
+        return found
 
 
-class Tally:
-    """Sums of errors by series and by step ahead, so that memory does not grow with the number of origins."""
+@dataclass(frozen=True)
+class Batch:
+    """The windows of some of the series: `which` and `ends` (window,) as in `windows`, MASE's `scales` (series,)."""
 
-    NAMES = ("mae", "square", "smape", "pinball", "size", "coverage_80", "interval", "mase", "msis_80")
+    panel: Panel
+    which: Ints
+    ends: Ints
+    scales: Array
 
-    def __init__(self, series: int, horizon: int) -> None:
-        self.by_series = {name: np.zeros((2, series)) for name in self.NAMES}  # sum and count
-        self.by_step = {name: np.zeros((2, horizon)) for name in self.NAMES}
+    @classmethod
+    def of(cls, course: Course, series: Sequence[Series], which: Ints, ends: Ints) -> "Batch":
+        panel = Panel.of(series, course.pad)
+        design, calendar = course.opened.design, course.opened.calendar
+        if design:
+            panel = replace(panel, beside=beside(series, panel, calendar, design, course.pad))
+        return cls(panel, which, ends, scales(panel, which, ends, course.season))
 
-    def add(self, which: Ints, truth: Array, quantiles: Array, scales: Array) -> None:
-        """Add windows of the series `which` (window,): `truth` (window, horizon), decile `quantiles`, `scales`
-        (series,)."""
-        point, low, high = quantiles[..., 4], quantiles[..., 0], quantiles[..., 8]
-        error = np.abs(truth - point)
-        size = np.abs(truth) + np.abs(point)
-        interval = metrics.interval_score(truth, low, high, 0.8)
-        inside = np.where(np.isnan(truth), np.nan, (truth >= low) & (truth <= high))
-        unit = scales[which][:, None]
-        errors: dict[str, Array] = {
-            "mae": error,
-            "square": error**2,
-            "smape": np.where(size == 0, 0.0, 200.0 * error / np.where(size == 0, 1.0, size)),
-            "pinball": 2.0 * metrics.pinball(truth, quantiles, metrics.DECILES).mean(-1),
-            "size": np.abs(truth),
-            "coverage_80": inside,
-            "interval": interval,
-            "mase": error / unit,
-            "msis_80": interval / unit,
-        }
-        for name, values in errors.items():
-            there = np.isfinite(values)
-            filled = np.where(there, values, 0.0)
-            for row, part in ((0, filled), (1, there)):
-                np.add.at(self.by_series[name][row], which, part.sum(axis=1))
-                self.by_step[name][row] += part.sum(axis=0)
+    def steps(self, cells: NDArray[Any], part: slice, first: int, count: int) -> NDArray[Any]:
+        """`count` of `cells` (cell,) from `first` steps past each end on: (window, count)."""
+        starts = self.panel.firsts[self.which[part]] + self.ends[part] + first
+        return sliding_window_view(cells, count)[starts]
 
-    def series_scores(self) -> dict[str, Array]:
-        """The metrics of each series, (series,), NaN where undefined."""
-        return _scores(self.by_series)
+    def history(self, place: int) -> tuple[Array, bool]:
+        """The steps known at one end, (time,), gaps filled by straight lines, and whether there were any."""
+        first = self.panel.firsts[self.which[place]]
+        steps = slice(first, first + self.ends[place])
+        values, known = self.panel.values[steps], np.flatnonzero(self.panel.present[steps])
+        if len(known) == len(values):
+            return values, False
+        return np.interp(np.arange(len(values)), known, values[known]), True
 
-    def step_scores(self) -> dict[str, Array]:
-        """The metrics of each step ahead over all windows, (horizon,)."""
-        return _scores(self.by_step)
-
-    def scores(self) -> dict[str, float]:
-        """The metrics over everything: mase, smape and msis_80 are means of the series' own, the others over all
-        values."""
-        total = {name: sums.sum(axis=1, keepdims=True) for name, sums in self.by_series.items()}
-        pooled = {name: float(values[0]) for name, values in _scores(total).items()}
-        own = self.series_scores()
-        return pooled | {name: float(metrics.mean_over(own[name])) for name in ("mase", "smape", "msis_80")}
+    def truth(self, part: slice, horizon: int) -> Array:
+        """What came after the ends, NaN = missing: (window, horizon)."""
+        values, present = (self.steps(cells, part, 0, horizon) for cells in (self.panel.values, self.panel.present))
+        return np.where(present, values, np.nan)
 
 
-def _scores(sums: dict[str, Array]) -> dict[str, Array]:
-    means = {name: np.where(pair[1] > 0, pair[0] / np.maximum(pair[1], 1), np.nan) for name, pair in sums.items()}
-    size = sums["size"][0]
-    wql = np.where(size > 0, sums["pinball"][0] / np.where(size > 0, size, 1.0), np.nan)
-    rmse = np.sqrt(means["square"])
-    plain = {name: means[name] for name in ("mase", "smape", "mae", "coverage_80", "msis_80")}
-    return {**plain, "rmse": rmse, "wql": wql}
+@np.errstate(over="ignore", invalid="ignore")  # what holds in one thread does not in another
+def forecast(course: Course, batch: Batch, part: slice) -> Array:
+    """The version's quantiles after some of the windows: (level, window, horizon)."""
+    opened = course.opened
+    values, present = (
+        batch.steps(cells, part, -opened.context, opened.context) for cells in (batch.panel.values, batch.panel.present)
+    )
+    known, reach = batch.panel.beside, opened.reach(course.plan.horizon)
+    windows = batch.which[part], batch.ends[part]
+    features = None if known is None else known.cut(batch.panel, windows, opened.context, reach)
+    trained = opened.quantiles(values, present, course.plan.horizon, features)
+    return np.ascontiguousarray(opened.at_levels(trained, course.levels).transpose(2, 0, 1))
+
+
+def score(course: Course, batch: Batch, tallies: dict[str, Tally]) -> None:
+    """Add the version's and the naive baselines' errors. Some parts are forecast ahead by other threads, the graph
+    leaves the interpreter free meanwhile; they are added in order."""
+    horizon, width = course.plan.horizon, course.opened.context + course.plan.horizon * (2 + len(course.levels))
+    size = int(np.clip(CELLS // width, 1, CHUNK))
+    parts = [slice(at, min(at + size, len(batch.which))) for at in range(0, len(batch.which), size)]
+    scores = normal_scores(course.levels)[:, None, None]
+    space = np.empty((len(course.levels), size, horizon))
+    with ThreadPoolExecutor(AHEAD) as pool:
+        coming: deque[Future[Array]] = deque()
+        answers: dict[str, Answer] = {}
+        try:
+            for place, part in enumerate(parts):
+                course.check()
+                while len(coming) <= AHEAD and place + len(coming) < len(parts):
+                    coming.append(pool.submit(forecast, course, batch, parts[place + len(coming)]))
+                if not answers:  # only now that forwards are under way
+                    past = Past(batch.panel, batch.which, batch.ends)
+                    answers = {name: answer_of(name, past, course.season) for name in tallies if name in NAMES}
+                which, truth = batch.which[part], batch.truth(part, horizon)
+                for name, answer in answers.items():
+                    points, deviation = answer(part, horizon)
+                    planes = np.multiply(deviation, scores, out=space[:, : len(which)])
+                    tallies[name].add(which, truth, np.add(planes, points, out=planes), batch.scales)
+                tallies[VERSION].add(which, truth, coming.popleft().result(), batch.scales)
+                course.tell(len(which))
+        finally:
+            for future in coming:
+                future.cancel()
+
+
+def fit(course: Course, batch: Batch, name: str, tally: Tally) -> None:
+    """Add the errors of a statistical baseline."""
+    horizon = course.plan.horizon
+    stand_in = answer_of("seasonal_naive", Past(batch.panel, batch.which, batch.ends), course.season)
+    scores = normal_scores(course.levels)[:, None, None]
+
+    def history(place: int) -> Array:
+        values, gapped = batch.history(place)
+        course.filled += gapped
+        return values
+
+    course.check()
+    method = statistical.Method(name, course.season, horizon, course.levels)
+    for part, quantiles in method.forecasts(history, len(batch.which)):
+        unfit: Bools = np.any(np.isnan(quantiles), axis=(0, 2))
+        course.unfit[name] = course.unfit.get(name, 0) + int(unfit.sum())
+        points, deviation = stand_in(part, horizon)
+        found = np.where(unfit[:, None], points + deviation * scores, quantiles)
+        tally.add(batch.which[part], batch.truth(part, horizon), found, batch.scales)
+        course.tell(part.stop - part.start, f"{name}: ")
+        course.check()
+
+
+def _groups(cost: Ints) -> Iterator[slice]:
+    """Runs of series that are worked on together: of a `cost` (series,) of at most `CELLS`, or a single series."""
+    total: Ints = np.cumsum(cost)
+    first = 0
+    while first < len(cost):
+        most = int(total[first] - cost[first]) + CELLS
+        last = max(first + 1, int(np.searchsorted(total, np.int64(most), side="right")))
+        yield slice(first, last)
+        first = last
 
 
 def _result(
-    tallies: dict[str, Tally], series: Sequence[Series], panel: Panel, windows: tuple[Ints, Ints], scales: Array
+    tallies: dict[str, Tally], series: Sequence[Series], lengths: Ints, windows: tuple[Ints, Ints], notes: list[str]
 ) -> BacktestResult:
     which, ends = windows
-    scores: list[dict[str, Any]] = []
-    by_horizon: list[dict[str, Any]] = []
-    by_series: list[dict[str, Any]] = []
-    scored = np.unique(which)
-    for name, tally in tallies.items():
-        for metric, value in metrics.defined(tally.scores()).items():
-            scores.append({"metric": metric, "value": value, "forecaster": name})
-        for metric, values in tally.step_scores().items():
-            for step in np.flatnonzero(np.isfinite(values)):
-                row = {"horizon": int(step) + 1, "metric": metric, "value": float(values[step])}
-                by_horizon.append({**row, "forecaster": name})
-        for metric, values in tally.series_scores().items():
-            for place in map(int, scored[np.isfinite(values[scored])]):
-                row = {"key": series[place].key, "metric": metric, "value": float(values[place])}
-                by_series.append({**row, "forecaster": name})
-    origins: list[dict[str, Any]] = []
-    for place in map(int, scored):
-        own = ends[which == place] + int(panel.skipped[place]) + series[place].start - 1
-        origins.append({"series": series[place].key, "first": int(own.min()), "last": int(own.max())})
-    return BacktestResult(scores, by_horizon, by_series, origins)
+    scored, first, count = np.unique(which, return_index=True, return_counts=True)
+    own = [series[int(place)] for place in scored]
+    ahead = tallies[VERSION].steps
+    by_series = {
+        name: {metric: values[scored] for metric, values in tally.series_scores().items()}
+        for name, tally in tallies.items()
+    }
+    skipped = [one.start + len(one.target) - int(lengths[place]) for one, place in zip(own, scored, strict=True)]
+    spans = np.stack([ends[first], ends[first + count - 1]], axis=1) + np.array(skipped)[:, None] - 1
+    return BacktestResult(
+        scores=_rows({name: tally.scores() for name, tally in tallies.items()}),
+        by_horizon=_rows({name: tally.step_scores() for name, tally in tallies.items()}, "horizon", ahead),
+        by_series=_rows(by_series, "key", [one.key for one in own]),
+        origins=[{"series": one.key, "first": a, "last": b} for one, (a, b) in zip(own, spans.tolist(), strict=True)],
+        notes=notes,
+    )
+
+
+def _rows(
+    found: Mapping[str, Mapping[str, Array]], label: str = "", labels: Sequence[Any] = ()
+) -> list[dict[str, Any]]:
+    """A row for each score that is defined; those of several places say which under `label`."""
+    rows: list[dict[str, Any]] = []
+    for name, scores in found.items():
+        for metric, values in {**scores, **owa(scores, found.get("naive2"))}.items():
+            fixed = {"metric": metric, "forecaster": name}
+            there: list[int] = np.flatnonzero(np.isfinite(values)).tolist()
+            for place, value in zip(there, values[there].tolist(), strict=True):
+                rows.append({label: labels[place], "value": value, **fixed} if label else {"value": value, **fixed})
+    return rows

@@ -176,16 +176,17 @@ class BacktestPlan:
     origins: int = 1
     horizon: int = 1
     step: int = 1
-    baselines: tuple[str, ...] = ("naive", "seasonal_naive")
+    baselines: tuple[str, ...] = ("naive", "seasonal_naive", "naive2")
 
 
 @dataclass(frozen=True)
 class BacktestResult:
     """`scores` rows {metric, value, forecaster}: the version's and each baseline's; `by_horizon` rows {horizon,
     metric, value, forecaster}; `by_series` rows {key, metric, value, forecaster}; `origins` rows {series, first,
-    last} as absolute steps."""
+    last} as absolute steps; `notes` sentences that a reader of the scores has to know."""
 
     scores: list[dict[str, Any]]
     by_horizon: list[dict[str, Any]]
     by_series: list[dict[str, Any]]
     origins: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list[str])

@@ -1,14 +1,32 @@
 """Backtests: the right windows, the right sums, one by one the same as in one pass."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
-from models import BacktestPlan, BacktestResult, OpenArtifact, Progress, Series, Stopped, TrainResult, backtest
+from models import (
+    BacktestPlan,
+    BacktestResult,
+    OpenArtifact,
+    Progress,
+    Series,
+    Stopped,
+    TrainResult,
+    backtest,
+    backtesting,
+    statistical,
+)
 from models import metrics as scores
 from models.baselines import seasonal_naive
+
+
+def waves(count: int, length: int) -> list[Series]:
+    random = np.random.default_rng(0)
+    wave = 3 * np.sin(np.arange(length) * np.pi / 6)
+    return [Series(f"w{number}", 20 + wave + random.normal(0, 0.5, length)) for number in range(count)]
 
 
 def table(rows: Iterable[dict], *names: str) -> dict[tuple, float]:
@@ -65,7 +83,7 @@ def test_baselines_stand_beside_the_version(history: list[Series], scored: Backt
                 point = seasonal_naive(one.target[None, :end], period, 8)[0]
                 errors.append(np.abs(one.target[end : end + 8] - point))
         assert total[name, "mae"] == pytest.approx(np.mean(errors))
-    assert {forecaster for forecaster, _ in total} == {"version", "naive", "seasonal_naive"}
+    assert {forecaster for forecaster, _ in total} == {"version", "naive", "seasonal_naive", "naive2"}
 
 
 def test_origins_are_absolute_steps(history: list[Series], scored: BacktestResult) -> None:
@@ -108,9 +126,82 @@ def test_a_long_backtest_is_summed_over_passes(opened: OpenArtifact, history: li
     many = [dataclasses.replace(one, key=f"{one.key}-{n}") for n in range(60) for one in history]
     found = backtest(opened, many, BacktestPlan(3, 8, 5), told.append)
     few = backtest(opened, history, BacktestPlan(3, 8, 5))
-    assert [progress.step for progress in told] == [1024, 1440]
+    steps = [progress.step for progress in told]
+    assert steps == sorted(set(steps))
+    assert len(steps) > 2
+    assert (steps[-1], told[-1].total) == (1440, 1440)
     one, other = (table(result.scores, "forecaster", "metric") for result in (found, few))
     assert one == pytest.approx(other, rel=1e-5)
+
+
+def test_series_that_do_not_fit_together_are_worked_on_apart(
+    opened: OpenArtifact, history: list[Series], scored: BacktestResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backtesting, "CELLS", 500)
+    apart = backtest(opened, history, BacktestPlan(origins=3, horizon=8, step=5))
+    assert apart.origins == scored.origins
+    for rows, others, names in (
+        (apart.scores, scored.scores, ("forecaster", "metric")),
+        (apart.by_horizon, scored.by_horizon, ("forecaster", "horizon", "metric")),
+        (apart.by_series, scored.by_series, ("forecaster", "key", "metric")),
+    ):
+        assert table(rows, *names) == pytest.approx(table(others, *names), rel=1e-5)
+
+
+def test_every_score_comes_over_all_by_horizon_and_by_series(scored: BacktestResult) -> None:
+    metrics = {"mase", "smape", "mae", "rmse", "wql", "coverage_80", "interval_80", "msis_80", "owa"}
+    for rows, name, places in (
+        (scored.by_horizon, "horizon", set(range(1, 9))),
+        (scored.by_series, "key", {f"s{number}" for number in range(8)}),
+    ):
+        assert {(row["forecaster"], row["metric"], row[name]) for row in rows} == {
+            (forecaster, metric, place)
+            for forecaster in ("version", "naive", "seasonal_naive", "naive2")
+            for metric in metrics
+            for place in places
+        }
+    assert {row["metric"] for row in scored.scores} == metrics
+
+
+def test_owa_is_over_naive2_at_the_same_origins(scored: BacktestResult, opened: OpenArtifact) -> None:
+    total = table(scored.scores, "forecaster", "metric")
+    for name in ("version", "naive", "naive2"):
+        ratios = [total[name, metric] / total["naive2", metric] for metric in ("smape", "mase")]
+        assert total[name, "owa"] == pytest.approx(np.mean(ratios))
+    alone = backtest(opened, waves(2, 60), BacktestPlan(1, 8, 1, ("naive",)))
+    assert "owa" not in {row["metric"] for row in alone.scores}
+
+
+def test_a_naive_baseline_scores_the_same_beside_any_version(
+    opened: OpenArtifact, history: list[Series], fit: Callable[..., OpenArtifact]
+) -> None:
+    other = fit(history, horizon=3, context=12, season=12, quantiles=(0.5,), layers=1)
+    plan = BacktestPlan(2, 4, 5)
+    one, two = (table(backtest(each, history, plan).scores, "forecaster", "metric") for each in (opened, other))
+    for name, metric in one:
+        if name != "version":
+            assert two[name, metric] == pytest.approx(one[name, metric], rel=1e-12)
+
+
+def test_the_95_percent_interval_is_scored_where_the_levels_reach(
+    history: list[Series], fit: Callable[..., OpenArtifact]
+) -> None:
+    wide = fit(history, horizon=4, context=24, season=12, quantiles=(0.02, 0.1, 0.5, 0.9, 0.98), layers=1)
+    total = table(backtest(wide, history, BacktestPlan(2, 4, 4)).scores, "forecaster", "metric")
+    for name in ("version", "naive"):
+        assert total[name, "coverage_95"] >= total[name, "coverage_80"]
+        assert total[name, "interval_95"] > 0
+        assert total[name, "msis_95"] > 0
+
+
+@pytest.mark.parametrize("name", statistical.NAMES)
+def test_a_statistical_baseline_without_the_extra_says_what_to_install(
+    opened: OpenArtifact, history: list[Series], name: str
+) -> None:
+    if find_spec("statsforecast"):
+        pytest.skip("statsforecast is installed")
+    with pytest.raises(ModuleNotFoundError, match=r"expected statsforecast .* got none.* pip install 'gatecast\[stat"):
+        backtest(opened, history, BacktestPlan(1, 8, 1, ("naive", name)))
 
 
 def test_it_stops_when_asked_and_refuses_what_cannot_be_scored(opened: OpenArtifact, history: list[Series]) -> None:
