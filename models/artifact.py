@@ -24,6 +24,7 @@ from torch import Tensor
 from models.bases import Base
 from models.calendar import Calendar
 from models.config import TrainConfig
+from models.features import Design
 from models.forecaster import Forecaster, Inputs, Member
 from models.inference import FORMAT, GRAPH, MANIFEST, WEIGHTS, read_checked, read_manifest
 
@@ -42,16 +43,16 @@ TOLERANCE = (
 )
 
 
-def write_artifact(folder: Path, forecaster: Forecaster, windows: Tensor, facts: Mapping[str, Any]) -> None:
+def write_artifact(folder: Path, forecaster: Forecaster, windows: Inputs, facts: Mapping[str, Any]) -> None:
     """Write `weights.safetensors`, `forward.onnx` and `manifest.json` into `folder`, made if it is not there.
 
-    `windows` (window, context) float64, NaN = missing, are real ones to compare torch and the graph on. `facts` are the
-    manifest's own entries. Raises ValueError when no exporter's graph agrees with torch.
+    `windows` are real ones to compare torch and the graph on. `facts` are the manifest's own entries. Raises
+    ValueError when no exporter's graph agrees with torch.
     """
     folder.mkdir(parents=True, exist_ok=True)
     forecaster = forecaster.to("cpu").eval()
     weights = save({name: value.contiguous() for name, value in forecaster.state_dict().items()})
-    graph = export(forecaster, windows.cpu())
+    graph = export(forecaster, windows)
     files = {}
     for name, content in ((WEIGHTS, weights), (GRAPH, graph)):
         write_file(folder / name, content)
@@ -63,6 +64,7 @@ def write_artifact(folder: Path, forecaster: Forecaster, windows: Tensor, facts:
             "bases": [[list(base) for base in member.kinds] for member in forecaster.members],
             "parameters": sum(p.numel() for p in forecaster.parameters()),
         },
+        "features": design_of(forecaster).document(),
         "files": files,
         "libraries": {name: _version(name) for name in LIBRARIES},
         **facts,
@@ -103,8 +105,9 @@ def load_forecaster(folder: Path) -> Forecaster:
     format."""
     manifest = read_manifest(folder)
     weights = load(read_checked(folder, WEIGHTS, manifest))
+    design = Design.parse(manifest["features"])
     members = [
-        Member(TrainConfig.parse(one["config"]), tuple(Base(*base) for base in bases))
+        Member(TrainConfig.parse(one["config"]), tuple(Base(*base) for base in bases), design)
         for one, bases in zip(manifest["members"], manifest["network"]["bases"], strict=True)
     ]
     forecaster = Forecaster(TrainConfig.parse(manifest["config"]), members)
@@ -115,13 +118,20 @@ def load_forecaster(folder: Path) -> Forecaster:
     return forecaster.eval()
 
 
-def export(forecaster: Forecaster, windows: Tensor) -> bytes:
+def design_of(forecaster: Forecaster) -> Design:
+    """The columns that a forecaster reads beside the target: the same for all its members."""
+    member = forecaster.members[0]
+    assert isinstance(member, Member)
+    return member.design
+
+
+def export(forecaster: Forecaster, windows: Inputs) -> bytes:
     """The forecaster as an ONNX graph that takes any number of windows. torch's quick exporter (0.1 s) is tried
     first; it bakes the batch size into some graphs, so where its graph fails the comparison the slow one (seconds)
     is."""
     findings: list[str] = []
     for slow in (False, True):
-        graph = _export(forecaster, slow)
+        graph = _export(forecaster, windows, slow)
         worst = compare(forecaster, graph, windows)
         if worst <= TOLERANCE:
             return graph
@@ -129,44 +139,53 @@ def export(forecaster: Forecaster, windows: Tensor) -> bytes:
     raise ValueError(f"forward.onnx: expected to agree with torch within {TOLERANCE:g}, got {' and '.join(findings)}")
 
 
-def _export(forecaster: Forecaster, slow: bool) -> bytes:
-    context = forecaster.config.context or 1
-    example = (torch.randn(3, context, dtype=torch.float64), torch.ones(3, context))
-    names: dict[str, Any] = {"input_names": ["context", "mask"], "output_names": ["quantiles"]}
+def _export(forecaster: Forecaster, windows: Inputs, slow: bool) -> bytes:
+    example = named(some(windows, 3))
+    names: dict[str, Any] = {"input_names": list(example), "output_names": ["quantiles"], "kwargs": example}
     if slow:
-        axes = {"context": {0: "batch"}, "mask": {0: "batch"}}
+        axes = {name: {0: "batch"} for name in example}
         names |= {"dynamo": True, "external_data": False, "dynamic_shapes": axes, "verbose": False}
     else:
-        names |= {"dynamo": False, "dynamic_axes": {name: {0: "batch"} for name in ("context", "mask", "quantiles")}}
+        names |= {"dynamo": False, "dynamic_axes": {name: {0: "batch"} for name in (*example, "quantiles")}}
     with TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # each exporter warns of what the comparison then checks
         path = Path(folder) / GRAPH
-        torch.onnx.export(forecaster, example, str(path), **names)
+        torch.onnx.export(forecaster, (), str(path), **names)
         return path.read_bytes()
 
 
-def compare(forecaster: Forecaster, graph: bytes, windows: Tensor) -> float:
-    """The largest difference between the graph and torch over `windows` (window, context), NaN = missing, at batches
-    of 1, 5 and 33, as a share of the value in the window's scale (at least 1); infinite where the graph cannot be
-    run."""
+def some(windows: Inputs, count: int) -> Inputs:
+    """So many of the windows, over and over where there are fewer."""
+    rows = torch.arange(count) % len(windows.context)
+    features, static = (part if part is None else part[rows] for part in (windows.features, windows.static))
+    return Inputs(windows.context[rows], windows.mask[rows], features, static)
+
+
+def named(inputs: Inputs) -> dict[str, Tensor]:
+    """The graph's inputs by name: those that there are."""
+    parts = {"context": inputs.context, "mask": inputs.mask, "features": inputs.features, "static": inputs.static}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def compare(forecaster: Forecaster, graph: bytes, windows: Inputs) -> float:
+    """The largest difference between the graph and torch over `windows` at batches of 1, 5 and 33, as a share of the
+    value in the window's scale (at least 1); infinite where the graph cannot be run."""
     try:
         session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-        return max(_difference(forecaster, session, windows, size) for size in BATCHES)
+        return max(_difference(forecaster, session, some(windows, size)) for size in BATCHES)
     except REFUSALS:
         return math.inf
 
 
-def _difference(forecaster: Forecaster, session: Any, windows: Tensor, size: int) -> float:
-    rows = windows[torch.arange(size) % len(windows)]
-    mask = (~rows.isnan()).float()
-    context = rows.nan_to_num(0.0)
+def _difference(forecaster: Forecaster, session: Any, windows: Inputs) -> float:
+    inputs = named(windows)
     with torch.no_grad():
-        expected = forecaster(context, mask)
-        scale = torch.stack([member.prepare(Inputs(context, mask))[0].unit for member in forecaster.members]).amax(0)
-    found = torch.from_numpy(session.run(None, {"context": context.numpy(), "mask": mask.numpy()})[0])
+        expected = forecaster(**inputs)
+        scale = torch.stack([member.prepare(windows)[0].unit for member in forecaster.members]).amax(0)
+    found = torch.from_numpy(session.run(None, {name: part.numpy() for name, part in inputs.items()})[0])
     if found.shape != expected.shape or not found.isfinite().all():
         return math.inf
     # Rounding of the network's float32 shows in the window's scale, rounding of the window itself in the data's units.
-    newest = context.abs().amax(1, keepdim=True)
+    newest = windows.context.abs().amax(1, keepdim=True)
     room = torch.maximum(scale[..., None], (expected.abs() - newest[..., None]).abs()) + 1e-9 * expected.abs()
     return float(((found - expected).abs() / room.clamp_min(sys.float_info.min)).max())

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.forecaster import Inputs, Member, middle
+from models.forecaster import Member, inputs_of, middle
 from models.quantiles import scores_of
 from models.windows import Panel
 
@@ -82,9 +82,8 @@ def ask(members: Sequence[Member], panel: Panel, windows: tuple[Ints, Ints]) -> 
         return np.zeros((len(members), 0, config.horizon or 1, len(config.quantiles)))
     found: list[list[Array]] = [[] for _ in members]
     for at in range(0, len(which), CHUNK):
-        values = panel.cut(which[at : at + CHUNK], ends[at : at + CHUNK], context, 0)
-        present = ~np.isnan(values)
-        inputs = Inputs(torch.from_numpy(np.where(present, values, 0.0)), torch.from_numpy(present).float())
+        part = which[at : at + CHUNK], ends[at : at + CHUNK]
+        inputs = inputs_of(panel, part, (context, members[0].config.horizon or 1), members[0].design)
         for member, own in zip(members, found, strict=True):
             with torch.no_grad():
                 own.append(member.cpu().eval()(inputs).numpy())

@@ -7,10 +7,15 @@ one 0 (and said to be, where that has a meaning), categories embedded with code 
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.features import Beside, Design, Feature
+from models.windows import Panel
+
+Ints = NDArray[np.int64]
 
 FARTHEST = 8.0  # deviations from the mean, beyond which a number says no more
 WIDEST = 8  # numbers a category becomes, at most
@@ -99,9 +104,10 @@ class Encoder(nn.Module):
         self.width = self.calendar + self.steps.width
         self.static_width = self.static.width
 
-    def fit(self, known: Beside, learned: Tensor) -> None:
-        """Take means and deviations from the cells that are learned from, where `learned` (cell,) says."""
-        self.steps.fit(torch.from_numpy(known.cells)[learned])
+    def fit(self, panel: Panel, limits: Ints) -> None:
+        """Take means and deviations from the first `limits` (series,) steps of each series."""
+        known = beside_of(panel, self.design)
+        self.steps.fit(torch.from_numpy(known.cells[known.learned(panel, limits)]))
         self.static.fit(torch.from_numpy(known.static))
 
     def plain(self, features: Tensor, mask: Tensor) -> Tensor:
@@ -123,3 +129,65 @@ def begun(mask: Tensor, features: Tensor) -> Tensor:
     seen = (mask.float().cumsum(1) > 0).to(features.dtype)
     ahead = features.new_ones(1, features.shape[1] - mask.shape[1]).expand(mask.shape[0], -1)
     return torch.cat([seen, ahead], dim=1)[..., None]
+
+
+class Store:
+    """The features of a panel where its values lie, as an encoder's `plain` makes them: a window costs one gather."""
+
+    def __init__(self, encoder: Encoder, panel: Panel, steps: Tensor) -> None:
+        """`steps` (time + horizon,) are those of a window around its end, on the device to gather on."""
+        known = beside_of(panel, encoder.design)
+        encoder.cpu()
+        self.panel, self.known, self.steps, self.encoder = panel, known, steps, encoder
+        table, cells = torch.from_numpy(known.table), torch.from_numpy(known.cells)
+        self.table = torch.where(table.isnan(), 0.0, table).to(steps.device)
+        self.cells = encoder.steps.plain(cells).to(steps.device)
+        self.static = encoder.static.plain(torch.from_numpy(known.static)).to(steps.device)
+        self.ahead = int((steps >= 0).sum())
+        first, count = encoder.calendar + encoder.steps.first, len(encoder.steps.codes)
+        self.codes = slice(first, first + count)
+        self.categories = count + len(encoder.static.codes)
+
+    def places(self, which: Ints, ends: Ints) -> Tensor:
+        """Where each window (which, ends) is found: (window, 3)."""
+        cells, rows = self.panel.firsts[which] + ends, self.known.rows[which] + ends
+        return torch.from_numpy(np.stack([cells, rows, which], axis=1))
+
+    def gather(self, places: Tensor, mask: Tensor, blind: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """`plain` features (window, time + horizon, plain) and statics (window, plain) of the windows at `places`, on
+        the device of their `mask` (window, time); without the categories that `blind` (window, category) takes away."""
+        encoder = self.encoder
+        places = places.to(self.steps.device)
+        features = static = None
+        steps_blind = static_blind = None
+        if blind is not None:
+            count = len(encoder.steps.codes)
+            steps_blind, static_blind = blind[:, None, :count], blind[:, count:]
+        if encoder.design.steps:
+            own = self.cells[places[:, :1] + self.steps]
+            if encoder.past:
+                own[:, -self.ahead :, encoder.past] = 0.0
+            if encoder.calendar:
+                own = torch.cat([self.table[places[:, 1:2] + self.steps], own], dim=2)
+            features = own.to(mask.device) * begun(mask, own.to(mask.device))
+            if steps_blind is not None:
+                features[..., self.codes] = features[..., self.codes].masked_fill(steps_blind, 0.0)
+        if encoder.design.static:
+            static = self.static[places[:, 2]].to(mask.device)
+            if static_blind is not None:
+                first = encoder.static.first
+                static[:, first:] = static[:, first:].masked_fill(static_blind, 0.0)
+        return features, static
+
+    def blind(self, random: np.random.Generator, count: int) -> Tensor | None:
+        """Which categories each of `count` windows does not know, (window, category); None where there are none."""
+        if not self.categories:
+            return None
+        return torch.from_numpy(random.random((count, self.categories)) < UNKNOWN)
+
+
+def beside_of(panel: Panel, design: Design) -> Beside:
+    """The columns of `design` of a panel's series. Raises ValueError when the panel has none."""
+    if panel.beside is None:
+        raise ValueError(f"panel: expected features {', '.join(one.name for one in design.steps)}, got none")
+    return panel.beside.part(design)

@@ -46,6 +46,9 @@ class Design:
     steps: tuple[Feature, ...] = ()
     static: tuple[Feature, ...] = ()
 
+    def __bool__(self) -> bool:
+        return bool(self.steps or self.static)
+
     @property
     def calendar(self) -> tuple[str, ...]:
         """Names of the calendar's columns."""
@@ -76,7 +79,8 @@ def _document(feature: Feature) -> dict[str, Any]:
 
 
 def _feature(document: Mapping[str, Any]) -> Feature:
-    return Feature(**{**document, "categories": tuple(document["categories"])})
+    values: dict[str, Any] = {**document, "categories": tuple(document["categories"])}
+    return Feature(**values)
 
 
 # ---------------------------------------------------------------- the calendar
@@ -171,15 +175,19 @@ class Beside:
     def usable(self, panel: Panel, limits: Ints) -> Design:
         """Of the design, the columns that vary over the first `limits` (series,) steps of each series, with what they
         hold there: nothing can be learned from the others."""
-        learned = np.zeros(len(self.cells), np.int8)
-        np.add.at(learned, panel.firsts, 1)
-        np.add.at(learned, panel.firsts + limits, -1)
-        inside = np.cumsum(learned, dtype=np.int8) > 0
+        inside = self.learned(panel, limits)
         own = [one for one in self.design.steps if one.role != "calendar"]
         found = [_seen(one, self.cells[inside, place]) for place, one in enumerate(own)]
         static = [_seen(one, self.static[:, place]) for place, one in enumerate(self.design.static)]
         calendar = [one for one in self.design.steps if one.role == "calendar"]
         return Design((*calendar, *filter(None, found)), tuple(filter(None, static)))
+
+    def learned(self, panel: Panel, limits: Ints) -> NDArray[np.bool_]:
+        """Which cells are among the first `limits` (series,) steps of a series, (cell,)."""
+        changes = np.zeros(len(self.cells) + 1, np.int8)
+        np.add.at(changes, panel.firsts, 1)
+        np.add.at(changes, panel.firsts + limits, -1)
+        return np.cumsum(changes[:-1], dtype=np.int8) > 0
 
     def cut(self, panel: Panel, windows: tuple[Ints, Ints], before: int, after: int) -> tuple[Floats, Floats]:
         """Features (window, before + after, column) of `windows` (which, ends) and of their series (window, column).
@@ -214,8 +222,9 @@ def beside(series: Sequence[Series], panel: Panel, calendar: Calendar, design: D
     return Beside(design, cells, table, rows, static)
 
 
-def offer(series: Sequence[Series], columns: Sequence[Column], calendar: Calendar) -> Design:
-    """Every column that a version of these series could read; a covariate that `columns` does not name is a number."""
+def offer(series: Sequence[Series], columns: Sequence[Column], calendar: Calendar | None) -> Design:
+    """Every column that a version of these series could read, those of a calendar where one is given; a covariate that
+    `columns` does not name is a number."""
     told = {(one.role, one.name): one for one in columns}
     named: dict[str, set[str]] = {
         "future": {name for one in series for name in one.future},
@@ -231,7 +240,7 @@ def offer(series: Sequence[Series], columns: Sequence[Column], calendar: Calenda
         for role, names in named.items()
     }
     longest = max((len(one.target) for one in series), default=0)
-    names = calendar_names(cycles_of(calendar, longest))
+    names = () if calendar is None else calendar_names(cycles_of(calendar, longest))
     return Design((*(Feature(name, "calendar") for name in names), *found["future"], *found["past"]), found["static"])
 
 
@@ -264,7 +273,7 @@ def _table(calendar: Calendar, names: Sequence[str], starts: Ints, lengths: Ints
     if last - first <= sizes.sum():
         return calendar_columns(calendar, names, np.arange(first, last)), starts - first
     begins = np.cumsum(sizes) - sizes
-    steps = np.arange(sizes.sum()) + np.repeat(starts - pad - begins, sizes)
+    steps: Ints = np.arange(int(sizes.sum())) + np.repeat(starts - pad - begins, sizes)
     return calendar_columns(calendar, names, steps), begins + pad
 
 
@@ -297,6 +306,40 @@ def gather(
     return features, static
 
 
+def recoded(series: Sequence[Series], columns: Sequence[Column], design: Design) -> list[Series]:
+    """The series, of the `columns` given, as a version of `design` knows them: categories by its own codes, found by
+    their texts, and no column that is of another kind there."""
+    told = {(one.role, one.name): one for one in columns}
+    tables: dict[str, NDArray[np.float64]] = {}
+    for feature in design.covariates:
+        about = told.get((feature.role, feature.name))
+        if about is not None and about.kind != feature.kind:
+            tables[feature.name] = np.full(1, np.nan)
+        elif about is not None and feature.categories != about.categories[: feature.size - 1]:
+            own = {text: code for code, text in enumerate(feature.categories, 1)}
+            tables[feature.name] = np.array([0.0, *(own.get(text, 0) for text in about.categories)])
+    if not tables:
+        return list(series)
+
+    def mapped(values: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+        return {name: own if name not in tables else _mapped(own, tables[name]) for name, own in values.items()}
+
+    def one_by_one(values: Mapping[str, float]) -> dict[str, float]:
+        found = mapped({name: np.array([own]) for name, own in values.items()})
+        return {name: float(own[0]) for name, own in found.items()}
+
+    return [
+        replace(one, past=mapped(one.past), future=mapped(one.future), static=one_by_one(one.static)) for one in series
+    ]
+
+
+def _mapped(codes: NDArray[np.float64], table: NDArray[np.float64]) -> NDArray[np.float64]:
+    if len(table) == 1 and np.isnan(table[0]):
+        return np.full(len(codes), np.nan)
+    known = (codes >= 0) & (codes < len(table))
+    return np.where(np.isnan(codes), np.nan, table[np.where(known, codes, 0).astype(np.int64)])
+
+
 def lacking(design: Design, features: Floats, static: Floats, before: int) -> dict[str, NDArray[np.bool_]]:
     """The covariates that are not there although the version reads them, with the rows (series,) they lack in: a future
     one at any of the steps ahead, a past one in all of the history. Where gaps are nothing new to the version, only all
@@ -307,7 +350,8 @@ def lacking(design: Design, features: Floats, static: Floats, before: int) -> di
             continue
         ahead = feature.role == "future"
         missing = np.isnan(features[:, before:, column] if ahead else features[:, :before, column])
-        found[feature.name] = missing.any(axis=1) if ahead and not feature.gaps else missing.all(axis=1)
+        rows: NDArray[np.bool_] = (np.any if ahead and not feature.gaps else np.all)(missing, axis=1)
+        found[feature.name] = rows
     for column, feature in enumerate(design.static):
         if not feature.gaps:
             found[feature.name] = np.isnan(static[:, column])

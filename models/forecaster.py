@@ -1,11 +1,16 @@
 """The forecaster: one torch module from raw contexts to quantiles in the data's units. It is what is exported; its
 members are what is trained."""
 
+# torch's own annotations are incomplete:
+# pyright: reportUnknownMemberType=false
+
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.bases import Base, Bases, references
@@ -15,6 +20,9 @@ from models.features import Design
 from models.heads import make_head
 from models.networks import Network, Shape
 from models.scaling import Scaled, scale_window
+from models.windows import Panel
+
+Ints = NDArray[np.int64]
 
 SURE = 8.0  # power of a base's error inside the window that it is weighed by at first
 
@@ -29,6 +37,19 @@ class Inputs:
     mask: Tensor
     features: Tensor | None = None
     static: Tensor | None = None
+
+
+def inputs_of(panel: Panel, windows: tuple[Ints, Ints], sizes: tuple[int, int], design: Design) -> Inputs:
+    """The raw windows (which, ends) of a panel; `sizes` are context and horizon, `design` what is read beside the
+    target."""
+    context, horizon = sizes
+    values = panel.cut(*windows, context, 0)
+    present = ~np.isnan(values)
+    parts: list[Tensor | None] = [None, None]
+    if panel.beside is not None:
+        found = panel.beside.part(design).cut(panel, windows, context, horizon)
+        parts = [torch.from_numpy(part) if part.shape[-1] else None for part in found]
+    return Inputs(torch.from_numpy(np.where(present, values, 0.0)), torch.from_numpy(present).float(), *parts)
 
 
 @dataclass(frozen=True)
@@ -50,13 +71,15 @@ class Prepared:
 
     def narrow(self, device: torch.device) -> "Prepared":
         """All of it in float32 on a device: exact enough to learn from, and MPS knows no float64."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Prepared(**{name: part if part is None else _narrow(part, device) for name, part in parts.items()})
+        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        narrowed: dict[str, Any] = {n: part if part is None else _narrow(part, device) for n, part in parts.items()}
+        return Prepared(**narrowed)
 
     def rows(self, which: Tensor) -> "Prepared":
         """Some of the windows."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Prepared(**{name: part if part is None else part[which] for name, part in parts.items()})
+        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        chosen: dict[str, Any] = {name: part if part is None else part[which] for name, part in parts.items()}
+        return Prepared(**chosen)
 
 
 def _narrow(part: Tensor, device: torch.device) -> Tensor:
@@ -73,7 +96,8 @@ class Member(nn.Module):
         self.config, self.kinds = config, bases
         self.bases = Bases(bases, config.context or 1, shape.horizon)
         self.head = make_head(config.head or "quantile", config.quantiles)
-        self.beside = Encoder(design) if design is not None and (design.steps or design.static) else None
+        self.design = design or Design()
+        self.beside = Encoder(self.design) if self.design else None
         sizes: dict[str, Any] = {"outputs": self.head.outputs, "bases": self.bases.count}
         if self.beside is not None:
             sizes |= {"features": self.beside.width, "static": self.beside.static_width}

@@ -11,7 +11,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from models.calendar import Calendar
 from models.config import TrainConfig
+from models.features import Design, Floats, gather, lacking, recoded
 from models.quantiles import evaluate, level_weights, mean_weights, paths
-from models.series import Forecast, Note, Series
+from models.series import Column, Forecast, Note, Series
 from models.windows import latest
 
 Array = NDArray[np.float64]
@@ -44,18 +45,20 @@ class OpenArtifact:
     horizon: int  # steps it was trained for
     levels: tuple[float, ...]  # trained
     session: Any  # onnxruntime.InferenceSession, which has no types
+    design: Design = field(default_factory=Design)  # what it reads beside the target
 
     def forecast(
         self, series: Sequence[Series], horizon: int, levels: Sequence[float], samples: int = 0, seed: int = 0
     ) -> Forecast:
         """Forecast `horizon` steps after the end of each series, whatever their number, order or company.
 
-        A series without any known value is answered with NaN and the note `no_history`. `samples` paths a series are
+        A series without any known value is answered with NaN and the note `no_history`, one without a covariate that
+        the version reads as if that were as usual, with the note `missing_covariates`. `samples` paths a series are
         drawn from the quantile functions with the dependence between steps measured in training; the same seed, key
         and quantiles give the same paths. Raises ValueError on a horizon below 1 or a level outside 0 to 1."""
         asked = _checked(horizon, levels, samples)
         values, present = latest(series, self.context)
-        trained = self.quantiles(values, present, horizon)
+        trained, lost = self._answered(series, values, present, horizon)
         drawn = self._draw(series, trained, samples, seed) if samples else None
         return Forecast(
             keys=[one.key for one in series],
@@ -64,24 +67,66 @@ class OpenArtifact:
             mean=self._bounded(trained @ mean_weights(self.levels)),
             quantiles=self.at_levels(trained, asked),
             samples=drawn,
-            notes=tuple(self._notes(series, present, horizon, asked)),
+            notes=(*self._notes(series, present, horizon, asked), *lost),
         )
 
-    def quantiles(self, values: Array, present: Bools, horizon: int) -> Array:
+    def reach(self, horizon: int) -> int:
+        """The steps ahead whose features `quantiles` wants for a `horizon`: whole trained ones."""
+        return -(-horizon // self.horizon) * self.horizon
+
+    def recoded(self, series: Sequence[Series], columns: Sequence[Column]) -> list[Series]:
+        """The series, whose covariates are `columns`, as this version knows them: categories by its own codes."""
+        return recoded(series, columns, self.design)
+
+    def _answered(
+        self, series: Sequence[Series], values: Array, present: Bools, horizon: int
+    ) -> tuple[Array, list[Note]]:
+        """The quantiles of each series' newest window, and what was missing beside it."""
+        if not self.design:
+            return self.quantiles(values, present, horizon), []
+        found: list[Array] = []
+        lost: dict[str, list[int]] = {}
+        for at in range(0, len(series), CHUNK):
+            rows = slice(at, at + CHUNK)
+            beside = gather(self.design, series[rows], self.calendar, self.context, self.reach(horizon))
+            found.append(self.quantiles(values[rows], present[rows], horizon, beside))
+            asked = beside[0][:, : self.context + horizon], beside[1]
+            for name, missing in lacking(self.design, *asked, self.context).items():
+                lost.setdefault(name, []).extend(at + int(place) for place in np.flatnonzero(missing))
+        trained = np.concatenate(found) if found else np.zeros((0, horizon, len(self.levels)))
+        notes: list[Note] = []
+        if lost:
+            named = ", ".join(map(repr, list(lost)[:5])) + (f" (and {len(lost) - 5} more)" if len(lost) > 5 else "")
+            text = f"the version reads {named}: where values are missing it takes them to be as usual"
+            notes.append(Note("missing_covariates", text, tuple(sorted(set().union(*lost.values())))))
+        undated = tuple(place for place, one in enumerate(series) if not one.dated) if self.design.calendar else ()
+        if undated:
+            text = "the version reads the calendar: without a start the place in it is unknown"
+            notes.append(Note("missing_start", text, undated))
+        return trained, notes
+
+    def quantiles(
+        self, values: Array, present: Bools, horizon: int, beside: tuple[Floats, Floats] | None = None
+    ) -> Array:
         """Quantiles at the trained levels, (window, horizon, level), NaN for a window without a value. `values`
-        (window, context) ends at the origin, 0 where not `present`.
+        (window, context) ends at the origin, 0 where not `present`; `beside` are the features of the steps (window,
+        context + `reach`, column) and of the series (window, column), all unknown when left out.
 
         Beyond the trained horizon the medians are fed back as if they had been seen and the graph is asked again. The
         distance of each quantile from the median there is the root of the sum of squares of the graph's own and the
         one at the end of the part before: the errors of the parts are taken as independent."""
         known: Bools = np.any(present, axis=1)  # before anything is fed back
-        parts = [self._forward(values, present)]
+        if beside is None:
+            count, steps = len(values), self.context + self.reach(horizon)
+            features = np.full((count, steps, len(self.design.steps)), np.nan, np.float32)
+            beside = features, np.full((count, len(self.design.static)), np.nan, np.float32)
+        parts = [self._forward(values, present, beside, 0)]
         median = level_weights(self.levels, (0.5,))[0]
         while len(parts) * self.horizon < horizon:
             middle = parts[-1] @ median  # (window, trained horizon)
             values = np.concatenate([values, middle], axis=1)[:, -self.context :]
             present = np.concatenate([present, np.ones_like(middle, np.bool_)], axis=1)[:, -self.context :]
-            fresh = self._forward(values, present)
+            fresh = self._forward(values, present, beside, len(parts) * self.horizon)
             centre = (fresh @ median)[..., None]
             before = parts[-1][:, -1:, :] - middle[:, -1:, None]
             own = fresh - centre
@@ -90,11 +135,18 @@ class OpenArtifact:
         found = np.concatenate(parts, axis=1)[:, :horizon] if len(parts) > 1 else parts[0][:, :horizon]
         return found if known.all() else np.where(known[:, None, None], found, np.nan)
 
-    def _forward(self, values: Array, present: Bools) -> Array:
-        mask = present.astype(np.float32)
-        values = np.ascontiguousarray(values)
+    def _forward(self, values: Array, present: Bools, beside: tuple[Floats, Floats], ahead: int) -> Array:
+        """The graph's answer for windows that end `ahead` steps after those that `beside` was gathered for."""
+        inputs: dict[str, NDArray[Any]] = {
+            "context": np.ascontiguousarray(values),
+            "mask": present.astype(np.float32),
+        }
+        if self.design.steps:
+            inputs["features"] = np.ascontiguousarray(beside[0][:, ahead : ahead + self.context + self.horizon])
+        if self.design.static:
+            inputs["static"] = beside[1]
         answers = [
-            self.session.run(None, {"context": values[at : at + CHUNK], "mask": mask[at : at + CHUNK]})[0]
+            self.session.run(None, {name: part[at : at + CHUNK] for name, part in inputs.items()})[0]
             for at in range(0, len(values), CHUNK)
         ]
         if not answers:
@@ -174,6 +226,7 @@ def open_artifact(folder: Path) -> OpenArtifact:
         horizon=int(manifest["config"]["horizon"]),
         levels=config.quantiles,
         session=session,
+        design=Design.parse(manifest["features"]),
     )
 
 

@@ -31,12 +31,14 @@ class Facts:
     calendar: Calendar
     lengths: NDArray[np.int64]
     positive: bool = False  # every known value is above 0
+    covariates: bool = False  # there are some
 
     @classmethod
     def of(cls, calendar: Calendar, series: Sequence[Series]) -> "Facts":
         """The facts of `series`."""
         positive = all(bool(np.all(one.target[~np.isnan(one.target)] > 0)) for one in series)
-        return cls(calendar, known_lengths(series), positive)
+        covariates = any(one.past or one.future or one.static for one in series)
+        return cls(calendar, known_lengths(series), positive, covariates)
 
     @property
     def points(self) -> int:
@@ -88,7 +90,7 @@ def complete(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, dict[str, 
         "head": pick("head", "quantile", "any distribution"),
         "members": pick("members", 1, f"preset {config.preset}"),
         "calendar": pick("calendar", False, "not used"),
-        "covariates": pick("covariates", False, "not used"),
+        "covariates": pick("covariates", facts.covariates, "as the series have some" if facts.covariates else "none"),
         "aligned": pick("aligned", 0.0, "training origins lie anywhere in the season"),
     }
     return config.replace(**filled), reasons

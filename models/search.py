@@ -55,7 +55,11 @@ class Material:
             member = self.origin.member(place, config)
             return self.origin.course(member, self.panel, learned, until, self.device)
         torch.manual_seed(config.seed)
-        member = Member(config, bases_of(config, self.calendar))
+        beside = self.panel.beside
+        design = None if beside is None else beside.design.part(bool(config.calendar), bool(config.covariates))
+        member = Member(config, bases_of(config, self.calendar), design)
+        if member.beside is not None:
+            member.beside.fit(self.panel, learned)
         return Course(member, self.panel, learned, until, self.device)
 
     def judges(self, windows: tuple[Ints, Ints], config: TrainConfig) -> Judges:

@@ -12,27 +12,31 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.artifact import calendar_facts, write_artifact, write_manifest
+from models.artifact import calendar_facts, design_of, write_artifact, write_manifest
 from models.backtesting import backtest
 from models.calendar import Calendar
 from models.calibration import Mixture
 from models.config import BacktestPlan, Run, TrainConfig, TrainResult
 from models.course import Course
 from models.device import pick, threads_for
-from models.forecaster import Forecaster, Member
+from models.features import beside, offer, recoded
+from models.forecaster import Forecaster, Member, inputs_of
 from models.inference import open_artifact
 from models.learning import State, learn
 from models.origin import Origin
-from models.presets import Facts, complete
+from models.presets import Facts, complete, options
 from models.search import Material, part_of, try_options
-from models.series import Series
+from models.series import Column, Series
 from models.splits import split
 from models.warm import continued, gentler
 from models.windows import Panel
 
 
-def train(series: Sequence[Series], calendar: Calendar, config: TrainConfig, run: Run) -> TrainResult:
-    """Train a forecaster on `series` and write its artifact into `run.folder / "artifact"`.
+def train(
+    series: Sequence[Series], calendar: Calendar, config: TrainConfig, run: Run, columns: Sequence[Column] = ()
+) -> TrainResult:
+    """Train a forecaster on `series` and write its artifact into `run.folder / "artifact"`. `columns` says which of
+    their covariates are categories.
 
     The last steps of each series (`windows.held`) are held out for the scores: never learned from nor looked at. The
     steps before them choose options, stop the learning and calibrate the intervals (`splits`). The same series, config,
@@ -53,6 +57,8 @@ def train(series: Sequence[Series], calendar: Calendar, config: TrainConfig, run
     panel = Panel.of(usable, max(full.context or 1, full.horizon or 1))
     name = fingerprint(usable) + (origin.weights if origin else "")
     material = Material(usable, panel, calendar, device, name, split(panel.lengths, full.horizon or 1), origin)
+    offered = "calendar" in options(asked, full, known)
+    material, full, missing = with_features(material, columns, full, offered)
     tried, done = dict[str, str](), 0
     with threads_for((full.batch or 1) * (full.hidden or 1)):
         if origin is None:
@@ -63,11 +69,38 @@ def train(series: Sequence[Series], calendar: Calendar, config: TrainConfig, run
         "dependence": found["dependence"],
         "taught": found["taught"],
         "members": found["members"],
-        "reasons": [*(reasons | tried).values(), *found["reasons"]],
+        "reasons": [*(reasons | missing | tried).values(), *found["reasons"]],
         "lineage": dict(run.lineage),
         "device": device.type,
     }
-    return _publish(forecaster, panel, usable, run, facts, time.monotonic() - began + found["earlier"])
+    return _publish(forecaster, material, run, facts, time.monotonic() - began + found["earlier"])
+
+
+def with_features(
+    material: Material, columns: Sequence[Column], config: TrainConfig, offered: bool
+) -> tuple[Material, TrainConfig, dict[str, str]]:
+    """The material with what its series have beside the target: the calendar where the config asks for it or it is
+    `offered` to short runs. The config without what is asked for and not there, and field -> reason of that."""
+    wanted = material.calendar if config.calendar or offered else None
+    series, pad = material.series, max(config.context or 1, config.horizon or 1)
+    if material.origin is not None:
+        design = design_of(material.origin.forecaster)
+        series = recoded(series, columns, design)
+        found = beside(series, material.panel, material.calendar, design, pad)
+    else:
+        design = offer(series, columns, wanted).part(calendar=True, covariates=bool(config.covariates))
+        found = beside(series, material.panel, material.calendar, design, pad)
+        found = found.part(found.usable(material.panel, material.split.judged))
+    there = {"calendar": bool(found.design.calendar), "covariates": bool(found.design.covariates)}
+    why = {"calendar": "no cycle that the series show twice", "covariates": "none that varies in what is learned from"}
+    lost = [name for name, has in there.items() if getattr(config, name) and not has]
+    reasons = {name: f"{name} False: {why[name]}." for name in lost}
+    if config.covariates and there["covariates"]:
+        names = ", ".join(one.name for one in found.design.covariates)
+        reasons["covariates"] = f"covariates True: {names}."
+    panel = dataclasses.replace(material.panel, beside=found)
+    config = config.replace(**dict.fromkeys(lost, False))
+    return dataclasses.replace(material, series=series, panel=panel), config, reasons
 
 
 def fit(material: Material, config: TrainConfig, run: Run, done: int) -> tuple[Forecaster, dict[str, Any]]:
@@ -139,21 +172,25 @@ def fingerprint(series: Sequence[Series]) -> str:
     for one in series:
         digest.update(f"{one.key}\0{one.start}\0{len(one.target)}\0".encode())
         digest.update(one.target.tobytes())
+        for role, values in (("past", one.past), ("future", one.future), ("static", one.static)):
+            for column in sorted(values):
+                digest.update(f"{role}\0{column}\0".encode() + np.asarray(values[column]).tobytes())
     return digest.hexdigest()
 
 
 def _publish(
-    forecaster: Forecaster, panel: Panel, series: Sequence[Series], run: Run, facts: dict[str, Any], seconds: float
+    forecaster: Forecaster, material: Material, run: Run, facts: dict[str, Any], seconds: float
 ) -> TrainResult:
     """Write the artifact, score it as any backtest would, and put the scores into its manifest."""
-    config = forecaster.config
+    config, panel = forecaster.config, material.panel
     which = np.linspace(0, len(panel.lengths) - 1, 33).astype(np.int64)
-    windows = torch.from_numpy(panel.cut(which, panel.lengths[which], config.context or 1, 0))
+    ends = np.maximum(panel.lengths[which] - (config.horizon or 1), 1)
+    windows = inputs_of(panel, (which, ends), (config.context or 1, config.horizon or 1), design_of(forecaster))
     folder = run.folder / "artifact"
     write_artifact(folder, forecaster, windows, facts)
     opened = open_artifact(folder)
     plan = BacktestPlan(origins=1, horizon=config.horizon or 1, step=config.horizon or 1)
-    result = backtest(opened, series, plan)
+    result = backtest(opened, material.series, plan)
     scores: dict[str, dict[str, float]] = {}
     for row in result.scores:
         scores.setdefault(row["forecaster"], {})[row["metric"]] = row["value"]
