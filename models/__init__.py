@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from models.config import BacktestPlan, BacktestResult, Progress, Run, Stopped, TrainConfig, TrainResult
     from models.device import devices
     from models.inference import OpenArtifact, open_artifact
-    from models.series import Forecast, Note, Series
+    from models.series import Column, Forecast, Note, Series
     from models.spacing import StepsDiffer
     from models.training import train
     from models.warm import continued
@@ -28,6 +28,7 @@ _HOME = {
     "devices": "device",
     "OpenArtifact": "inference",
     "open_artifact": "inference",
+    "Column": "series",
     "Forecast": "series",
     "Note": "series",
     "Series": "series",
@@ -41,6 +42,7 @@ __all__ = [
     "BacktestPlan",
     "BacktestResult",
     "Calendar",
+    "Column",
     "Forecast",
     "Frequency",
     "Note",
