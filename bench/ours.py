@@ -9,6 +9,7 @@ Prints one line of JSON: `cpu_s` is what the process had used, from its start, w
 import argparse
 import json
 import resource
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="fields of TrainConfig, name=value")
     asked = parser.parse_args()
 
+    sys.modules["pandas"] = None  # as where the product is installed; Arrow would load it where it can, 45 MB
     import sets  # here and not above: `settings` and `usage` are wanted where torch is not to be loaded yet
 
     from models import Run, TrainConfig, open_artifact, train

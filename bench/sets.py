@@ -52,13 +52,20 @@ def read(folder: Path) -> DataSet:
 
 
 def _rows(folder: Path, part: str) -> Iterator[tuple[str, NDArray[np.int64], Array]]:
-    """Each series' key, times in µs, ascending, and values."""
+    """Each series' key, times in µs, ascending, and values. Keys come as codes from the file and times are cast by
+    numpy: Arrow's compute kernels alone are 50 MB of memory, which would count as the training's."""
     path = folder / f"{part}.parquet"
-    table = pa.parquet.read_table(path) if path.exists() else pa.csv.read_csv(folder / f"{part}.csv")
-    times = table["ds"].cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
-    keys = table["unique_id"].cast(pa.string()).combine_chunks().dictionary_encode()
-    names, codes = keys.dictionary.to_pylist(), keys.indices.to_numpy()
-    values = table["y"].cast(pa.float64()).to_numpy()
+    if path.exists():
+        with pa.parquet.ParquetFile(path, read_dictionary=["unique_id"]) as file:
+            table = file.read(use_threads=False)
+    else:
+        kept = pa.csv.ConvertOptions(column_types={"unique_id": pa.dictionary(pa.int32(), pa.string())})
+        table = pa.csv.read_csv(folder / f"{part}.csv", convert_options=kept)
+    times = table["ds"].to_numpy().astype("datetime64[us]").astype(np.int64)
+    keys = table["unique_id"].unify_dictionaries().chunks
+    names = keys[0].dictionary.to_pylist()
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in keys])
+    values = table["y"].to_numpy().astype(np.float64)
     order = np.lexsort((times, codes))
     ends = np.cumsum(np.bincount(codes, minlength=len(names)))
     for code in sorted(range(len(names)), key=names.__getitem__):
