@@ -147,6 +147,11 @@ class Network(nn.Module):
         inputs = torch.cat(parts, dim=2)  # (batch, segment count, segment * (2 + feature))
         return inputs if self.embed is None else functional.relu(self.embed(inputs))
 
+    def _by_step(self, found: Tensor, count: int) -> Tensor:
+        """(batch, count * step) -> (batch, step, count), as a view: what is done to all steps alike, for one number or
+        base after the other, then runs over neighbours in memory, several times as fast."""
+        return found.reshape(-1, count, found.shape[1] // count).transpose(1, 2)
+
     def _read(self, state: Tensor, other: Tensor | None, added: Tensor | None) -> Tensor:
         """What head and gate see of a `state` (batch, hidden): with the backward cell's, and what is known of the
         series."""
@@ -160,9 +165,9 @@ class Network(nn.Module):
         step's weights go on."""
         if self.gate is None:
             return bases.new_zeros(bases.shape[:2]), bases
-        own = self.gate(last).reshape(-1, self.shape.horizon, self.shape.bases)
-        weights = torch.softmax(rows(own, int(bases.shape[1])) + logits[:, None], dim=2).to(bases.dtype)
-        return (bases * weights).sum(2) / weights.sum(2), weights
+        own = rows(self._by_step(self.gate(last), self.shape.bases), int(bases.shape[1])).transpose(1, 2)
+        weights = torch.softmax((own + logits[..., None]).to(bases.dtype), dim=1).transpose(1, 2)
+        return (bases * weights).sum(2), weights
 
     def _ahead(self, base: Tensor, weights: Tensor, features: Tensor | None, time: int) -> Ahead:
         if features is None:
@@ -176,7 +181,7 @@ class Network(nn.Module):
         return Ahead(base.float(), torch.cat([own, there], dim=2))
 
     def _direct(self, last: Tensor, ahead: Ahead) -> Tensor:
-        raw = self.head(last).reshape(-1, self.shape.horizon, self.shape.outputs)
+        raw = self._by_step(self.head(last), self.shape.outputs)
         return raw if self.effects is None else raw + self.effects(last, ahead)
 
     def _asked(self, state: State, ahead: Ahead, blocks: int) -> Tensor | None:
@@ -201,7 +206,7 @@ class Network(nn.Module):
             first, last = block * segment, (block + 1) * segment
             part = ahead.steps(first, last)
             read = self._read(state[0][-1] if asked is None else asked[:, block], *beside)
-            raw = self.head(read).reshape(-1, segment, self.shape.outputs) + start[:, first:last]
+            raw = self._by_step(self.head(read), self.shape.outputs) + start[:, first:last]
             found.append(raw if self.effects is None else raw + self.effects(read, part))
             if asked is None and block + 1 < blocks:
                 fed = part.base + found[-1][..., 0]
@@ -216,11 +221,11 @@ class Network(nn.Module):
         mix of the bases weighed by the softmax of `logits` (horizon, base)."""
         with torch.no_grad():
             if self.start is None:
-                self.head.bias.copy_(raw.reshape(-1))
+                self.head.bias.copy_(raw.T.reshape(-1))
             else:
                 self.start.copy_(raw)
             if self.gate is not None:
-                self.gate.bias.copy_((logits - logits.mean(1, keepdim=True)).reshape(-1))
+                self.gate.bias.copy_((logits - logits.mean(1, keepdim=True)).T.reshape(-1))
 
     def unfrozen(self, depth: str) -> Iterator[nn.Parameter]:
         """The parameters a warm start learns on: `head` (and gate, effects, what is known of a series), `recurrent`
