@@ -29,6 +29,7 @@ bench: $(VENV)/.dev ## what the claims rest on; M4=folder SCORER=score.py add th
 	@$(BIN)/python bench/concurrency.py
 	@$(BIN)/python bench/chaos.py
 	@$(BIN)/python bench/contract.py
+	@$(BIN)/python bench/import_time.py
 	@if [ -n "$(M4)" ]; then $(BIN)/python bench/m4.py --data "$(M4)" $(if $(SCORER),--scorer "$(SCORER)"); fi
 
 openapi: $(VENV)/.dev ## write openapi.json anew after a change of the interface
