@@ -51,29 +51,18 @@ def read_checkpoint(folder: Path, fingerprint: str) -> Checkpoint | None:
     return Checkpoint(fingerprint, json.loads(header["facts"]), tensors)
 
 
-def gather(network: nn.Module, optimiser: torch.optim.Optimizer, copies: dict[str, list[Tensor]]) -> dict[str, Tensor]:
-    """Every tensor of a run by name: the network's, the optimiser's, and the `copies` of the parameters (name ->
-    list)."""
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
-    for place, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{place}.{name}": value for name, value in state.items()}
+def gather(module: nn.Module, copies: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+    """Every tensor of a run by name: the module's, and the `copies` beside its parameters (name -> list)."""
+    tensors = {f"network.{name}": value for name, value in module.state_dict().items()}
     for name, values in copies.items():
         tensors |= {f"{name}.{place}": value for place, value in enumerate(values)}
     return {name: value.clone() for name, value in tensors.items()}
 
 
-def restore(
-    tensors: dict[str, Tensor], network: nn.Module, optimiser: torch.optim.Optimizer, copies: dict[str, list[Tensor]]
-) -> None:
+def restore(tensors: dict[str, Tensor], module: nn.Module, copies: dict[str, list[Tensor]]) -> None:
     """Put back in place what `gather` gathered."""
     own = {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
-    network.load_state_dict(own)
-    states: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, place, field = name.split(".", 2)
-            states.setdefault(int(place), {})[field] = value
-    optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
+    module.load_state_dict(own)
     for name, values in copies.items():
         for place, value in enumerate(values):
             value.copy_(tensors[f"{name}.{place}"])

@@ -6,7 +6,7 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from models.checkpoint import Checkpoint, gather, read_checkpoint, restore, write_checkpoint
-from models.config import Progress, Run, Stopped
-from models.course import POOL, REUSED, Batch, Course
+from models.config import Progress, Run, Stopped, TrainConfig
+from models.course import REUSED, Batch, Course
 
 EVALUATIONS = 12  # looks at the held-out steps in a whole run
+BETAS = (0.9, 0.999)
 DECAY = 0.99  # of the average of the weights that is scored and kept
 CHECKPOINT_SECONDS = 5.0
 PROGRESS_SECONDS = 0.5
@@ -31,7 +32,7 @@ class State:
     `best` the average at the best look so far (`best_step`); `stale` counts looks since then."""
 
     random: np.random.Generator
-    optimiser: torch.optim.Optimizer
+    moments: tuple[list[Tensor], list[Tensor]]
     average: list[Tensor]
     best: list[Tensor]
     batch: int
@@ -66,28 +67,20 @@ def learn(course: Course, run: Run, name: str, last: int | None = None) -> State
         state.first = state.score
     pool: tuple[int, Batch] | None = None
     while state.step < end and state.stale < patience and len(course.sampler.which):
-        for group in state.optimiser.param_groups:
-            group["lr"] = (config.learning_rate or 1e-3) * _rate(state.step, total)
         try:
-            number = state.step * (config.batch or 1) // (POOL * REUSED)
+            number = state.step * (config.batch or 1) // (course.pooled * REUSED)
             if pool is None or pool[0] != number:
                 pool = number, course.pool(config.seed * 1_000_003 + number)
-            chosen = torch.from_numpy(state.random.integers(POOL, size=state.batch)).to(course.device)
+            chosen = torch.from_numpy(state.random.integers(course.pooled, size=state.batch)).to(course.device)
             loss = course.loss(pool[1].rows(chosen))
-            state.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         except torch.OutOfMemoryError:
             if state.batch == 1:
                 raise
             state.batch //= 2
             torch.cuda.empty_cache()
             continue
-        torch.nn.utils.clip_grad_norm_(parameters, config.clip)
-        state.optimiser.step()
-        state.step += 1
-        decay = min(DECAY, (1 + state.step) / (10 + state.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(state.average, [p.data for p in parameters], 1.0 - decay)  # pyright: ignore
+        _advance(state, parameters, gradients, config, (config.learning_rate or 1e-3) * _rate(state.step, total))
         if state.step % every == 0 or state.step == end:
             state.loss = float(loss.detach())
             _look(course, state, examine)
@@ -110,6 +103,28 @@ def learn(course: Course, run: Run, name: str, last: int | None = None) -> State
     return state
 
 
+def _advance(
+    state: State, parameters: list[Tensor], gradients: Sequence[Tensor | None], config: TrainConfig, rate: float
+) -> None:
+    """One step of Adam (Kingma and Ba 2015, algorithm 1) with clipped gradients, and of the weights' average. By hand:
+    torch's first optimiser loads its compiler, which takes longer than a small forecaster needs to learn."""
+    found = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+    with torch.no_grad():
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(found)))  # pyright: ignore
+        torch._foreach_mul_(found, (config.clip / (norm + 1e-6)).clamp_max(1.0))  # pyright: ignore
+        state.step += 1
+        first, second = state.moments
+        torch._foreach_lerp_(first, found, 1.0 - BETAS[0])  # pyright: ignore
+        torch._foreach_mul_(second, BETAS[1])  # pyright: ignore
+        torch._foreach_addcmul_(second, found, found, 1.0 - BETAS[1])  # pyright: ignore
+        room = torch._foreach_sqrt(second)  # pyright: ignore
+        torch._foreach_div_(room, math.sqrt(1.0 - BETAS[1] ** state.step))  # pyright: ignore
+        torch._foreach_add_(room, 1e-8)  # pyright: ignore
+        torch._foreach_addcdiv_(parameters, first, room, -rate / (1.0 - BETAS[0] ** state.step))  # pyright: ignore
+        decay = min(DECAY, (1 + state.step) / (10 + state.step))
+        torch._foreach_lerp_(state.average, parameters, 1.0 - decay)  # pyright: ignore
+
+
 def _no_score() -> tuple[float, float]:
     return math.nan, math.nan
 
@@ -122,12 +137,12 @@ def _begin(course: Course, folder: Path, name: str) -> State:
     if found is None:
         course.start(random)
     parameters = [p for p in member.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(parameters, fused=course.device.type != "mps")
     copies = [[p.detach().clone() for p in parameters] for _ in range(2)]
-    state = State(random, optimiser, copies[0], copies[1], config.batch or 1)
+    moments = [[torch.zeros_like(p) for p in parameters] for _ in range(2)]
+    state = State(random, (moments[0], moments[1]), copies[0], copies[1], config.batch or 1)
     if found is not None:
         with torch.no_grad():
-            restore(found.tensors, member, optimiser, {"average": state.average, "best": state.best})
+            restore(found.tensors, member, _copies(state))
         random.bit_generator.state = found.facts.pop("random")
         for key, value in found.facts.items():
             setattr(state, key, value)
@@ -141,10 +156,13 @@ SAVED = ("batch", "step", "score", "mase", "best_step", "stale", "seconds", "los
 def _save(course: Course, state: State, folder: Path, name: str) -> None:
     facts: dict[str, Any] = {key: getattr(state, key) for key in SAVED}
     facts["random"] = state.random.bit_generator.state
-    copies = {"average": state.average, "best": state.best}
-    tensors = gather(course.member, state.optimiser, copies)
+    tensors = gather(course.member, _copies(state))
     write_checkpoint(folder, Checkpoint(_key(course, name), facts, tensors))
     state.saved = state.step
+
+
+def _copies(state: State) -> dict[str, list[Tensor]]:
+    return {"average": state.average, "best": state.best, "first": state.moments[0], "second": state.moments[1]}
 
 
 def _key(course: Course, name: str) -> str:
