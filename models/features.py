@@ -59,6 +59,11 @@ class Design:
         """The columns that come with the data."""
         return tuple(one for one in (*self.steps, *self.static) if one.role != "calendar")
 
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The same as the data know them."""
+        return tuple(Column(one.name, one.role, one.kind, one.categories) for one in self.covariates)
+
     def part(self, calendar: bool, covariates: bool) -> "Design":
         """Only what a config asks for."""
         steps = tuple(one for one in self.steps if (calendar if one.role == "calendar" else covariates))

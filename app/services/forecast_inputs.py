@@ -2,7 +2,7 @@
 every complaint gets its JSON pointer."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from app.db.tables import ColumnRow
 from app.errors import Complaint, Invalid
 from app.services.ingest.stamps import parse_time
-from models import Calendar, Note, Series
+from models import Calendar, Column, Note, Series
 
 Scalar = float | str | bool | None
 Columns = Mapping[str, Sequence[Scalar]]
@@ -37,6 +37,7 @@ class Known:
 
     role: str
     kind: str
+    read: bool = False  # by the version that answers
 
 
 def known_columns(session: Session, dataset_id: int | None) -> dict[str, Known]:
@@ -47,8 +48,8 @@ def known_columns(session: Session, dataset_id: int | None) -> dict[str, Known]:
     return {row.name: Known(row.role, row.kind) for row in rows}
 
 
-def series_of(inputs: Sequence[Input], calendar: Calendar) -> tuple[list[Series], list[bool], list[Note]]:
-    """The inputs as series; which of them have times (a `start`); and what had to be decided on the way.
+def series_of(inputs: Sequence[Input], calendar: Calendar) -> tuple[list[Series], list[Note]]:
+    """The inputs as series without covariates, dated where they have a `start`, and what had to be decided on the way.
 
     Values missing at the end are cut off, as in an upload: the origin is the last value that is there. Raises Invalid
     with a pointer to each start that is no time of this calendar.
@@ -66,11 +67,11 @@ def series_of(inputs: Sequence[Input], calendar: Calendar) -> tuple[list[Series]
         if 0 < length < len(sent.target):
             cut.append(place)
         start, phase = (int(steps[place]), int(phases[place])) if dated[place] else (0, 0)
-        made.append(Series(sent.key, sent.target[:length], start, phase))
+        made.append(Series(sent.key, sent.target[:length], start, phase, dated=dated[place]))
     if cut:
         text = "the last values are missing: the forecast starts after the last one that is there"
         notes.append(Note("missing_at_end", text, tuple(cut)))
-    return made, dated, notes
+    return made, notes
 
 
 def _refuse_off_grid(inputs: Sequence[Input], off: NDArray[np.int64], calendar: Calendar) -> None:
@@ -197,10 +198,92 @@ def _noted(names: set[str], known: Mapping[str, Known], wrong: list[Complaint]) 
     if unknown := sorted(names - set(known)):
         text = f"the data have no column {', '.join(map(repr, unknown[:5]))}"
         notes.append(Note("unknown_covariates", text + (f" (and {len(unknown) - 5} more)" if unknown[5:] else "")))
-    if unused := sorted(names & set(known)):
-        text = f"this version forecasts from the target alone: {', '.join(map(repr, unused[:5]))} changed nothing"
+    if unused := sorted(name for name in names & set(known) if not known[name].read):
+        reads = ", ".join(map(repr, [name for name, about in known.items() if about.read][:5]))
+        alone = f"the target and {reads} alone" if reads else "the target alone"
+        text = f"this version forecasts from {alone}: {', '.join(map(repr, unused[:5]))} changed nothing"
         notes.append(Note("covariates_ignored", text))
     return notes
+
+
+class Reading:
+    """Covariates of a request, read as a version knows them. `columns` are those that it reads. Texts that it has not
+    learned are remembered, for a note."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self.columns = columns
+        self.codes = {
+            one.name: {text: code for code, text in enumerate(one.categories, 1)}
+            for one in columns
+            if one.kind == "category"
+        }
+        self.strange: dict[str, set[str]] = {}
+
+    def known(self, stored: Mapping[str, Known]) -> dict[str, Known]:
+        """The columns of the data, and those the version reads, which count where they differ."""
+        return {**stored, **{one.name: Known(one.role, one.kind, read=True) for one in self.columns}}
+
+    def covered(self, series: Series, sent: Input) -> Series:
+        """The series with what was sent along: past values from its start on, future ones after all of its target,
+        values missing at its end included."""
+        count = len(sent.target)
+        past: dict[str, NDArray[np.float64]] = {}
+        future: dict[str, NDArray[np.float64]] = {}
+        static: dict[str, float] = {}
+        for column in self.columns:
+            name = column.name
+            if column.role == "static":
+                if name in sent.static:
+                    static[name] = float(self._numbers(column, [sent.static[name]])[0])
+                continue
+            before = self._numbers(column, sent.past[name]) if name in sent.past else np.full(count, np.nan)
+            if column.role == "past":
+                past[name] = before[: len(series.target)]
+            else:
+                future[name] = np.concatenate([before, self._numbers(column, sent.future.get(name, ()))])
+        return replace(series, past=past, future=future, static=static)
+
+    def extended(self, series: Series, sent: Columns) -> Series:
+        """A stored series with values sent for the steps after its target; a null leaves what is stored."""
+        future = dict(series.future)
+        for column in self.columns:
+            if column.role != "future" or column.name not in sent:
+                continue
+            values = self._numbers(column, sent[column.name])
+            stored = future.get(column.name, np.empty(0))
+            whole = np.full(max(len(stored), len(series.target) + len(values)), np.nan)
+            whole[: len(stored)] = stored
+            ahead = whole[len(series.target) : len(series.target) + len(values)]
+            ahead[:] = np.where(np.isnan(values), ahead, values)
+            future[column.name] = whole
+        return replace(series, future=future)
+
+    def notes(self) -> list[Note]:
+        """What was read and has no meaning to the version."""
+        found: list[Note] = []
+        for name, texts in self.strange.items():
+            some = ", ".join(map(repr, sorted(texts)[:5])) + (f" (and {len(texts) - 5} more)" if len(texts) > 5 else "")
+            found.append(Note("unknown_category", f"{name!r}: {some} did not occur in training, taken as unknown"))
+        return found
+
+    def _numbers(self, column: Column, values: Sequence[Scalar]) -> NDArray[np.float64]:
+        """(n,) float64, NaN where missing; codes of a category, 0 where its text is strange."""
+        if column.kind == "number":
+            return np.array([np.nan if value is None else float(value) for value in values], np.float64)
+        codes = self.codes[column.name]
+        texts = [_text(value) for value in values]
+        if strange := {text for text in texts if text is not None and text not in codes}:
+            self.strange.setdefault(column.name, set()).update(strange)
+        return np.array([np.nan if text is None else codes.get(text, 0) for text in texts], np.float64)
+
+
+def _text(value: Scalar) -> str | None:
+    """A category's name, as an upload reads it: whole numbers without a decimal point, no text at all is missing."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return value
+    return str(int(value)) if value == int(value) else repr(value)
 
 
 def _escaped(name: str) -> str:

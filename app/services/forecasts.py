@@ -14,7 +14,16 @@ from app.db.tables import DatasetRow, RevisionRow
 from app.errors import Complaint, Conflict, Invalid, TooLarge
 from app.services import datasets
 from app.services.forecast_answers import Answer
-from app.services.forecast_inputs import Columns, Input, check_future, check_inputs, instants, known_columns, series_of
+from app.services.forecast_inputs import (
+    Columns,
+    Input,
+    Reading,
+    check_future,
+    check_inputs,
+    instants,
+    known_columns,
+    series_of,
+)
 from app.services.opened import OpenVersions
 from app.services.registry import resolve
 from models import Calendar, Note, OpenArtifact, Series
@@ -109,22 +118,26 @@ def read_stored(
     """
     dataset, revision = found
     _check_size(revision.series if ask.keys is None else len(ask.keys), shape)
-    read = _read(session, dataset, revision.number, ask.keys, chosen.opened.context)
+    read = _read(session, dataset, revision.number, ask.keys, chosen.opened)
     if not ask.future:
         return read
-    known = known_columns(session, dataset.id)
+    reading = Reading(chosen.opened.design.columns)
+    known = reading.known(known_columns(session, dataset.id))
     notes = check_future(ask.future, [one.key for one in read.series], known, shape.horizon)
-    return replace(read, notes=notes)
+    series = [reading.extended(one, ask.future[one.key]) if one.key in ask.future else one for one in read.series]
+    return replace(read, series=series, notes=[*notes, *reading.notes()])
 
 
 def read_sent(session: Session, chosen: Chosen, ask: Sent, shape: Shape) -> Read:
     """The history in the request as series. Raises Invalid with pointers, TooLarge when the answer would be."""
     _check_size(len(ask.inputs), shape)
     calendar = _calendar(chosen.opened.calendar, ask)
-    notes = check_inputs(ask.inputs, known_columns(session, chosen.dataset_id), shape.horizon)
-    series, dated, more = series_of(ask.inputs, calendar)
-    kept = [has and len(one.target) > 0 for has, one in zip(dated, series, strict=True)]
-    return Read(calendar, series, kept, (*notes, *more))
+    reading = Reading(chosen.opened.design.columns)
+    notes = check_inputs(ask.inputs, reading.known(known_columns(session, chosen.dataset_id)), shape.horizon)
+    series, more = series_of(ask.inputs, calendar)
+    series = [reading.covered(one, sent) for one, sent in zip(series, ask.inputs, strict=True)]
+    kept = [one.dated and len(one.target) > 0 for one in series]
+    return Read(calendar, series, kept, (*notes, *reading.notes(), *more))
 
 
 @dataclass(frozen=True)
@@ -148,13 +161,14 @@ def append(session: Session, chosen: Chosen, dataset: str, points: Sequence[Arri
     times, notes = instants([point.timestamp for point in points], datasets.calendar_of(row), "/points/{}/timestamp")
     rows = [(point.key, int(time), point.value) for point, time in zip(points, times, strict=True)]
     outcome = datasets.append_points(session, row, rows)
-    return replace(_read(session, row, outcome.revision.number, keys, chosen.opened.context), notes=notes)
+    return replace(_read(session, row, outcome.revision.number, keys, chosen.opened), notes=notes)
 
 
 def answer(chosen: Chosen, read: Read, shape: Shape) -> Answer:
     """One batched forecast of everything read; needs no session."""
+    opened = replace(chosen.opened, calendar=read.calendar)  # the clock on which the series lie
     with np.errstate(over="ignore", invalid="ignore"):  # values near the end of float64: noted below
-        forecast = chosen.opened.forecast(read.series, shape.horizon, shape.levels, shape.samples)
+        forecast = opened.forecast(read.series, shape.horizon, shape.levels, shape.samples)
     own = chosen.opened.calendar.frequency.name
     notes = [*read.notes, *forecast.notes]
     known = np.array([len(one.target) > 0 for one in read.series], np.bool_)
@@ -179,9 +193,15 @@ def answer(chosen: Chosen, read: Read, shape: Shape) -> Answer:
     )
 
 
-def _read(session: Session, dataset: DatasetRow, revision: int, keys: Iterable[str] | None, last: int) -> Read:
+def _read(
+    session: Session, dataset: DatasetRow, revision: int, keys: Iterable[str] | None, opened: OpenArtifact
+) -> Read:
+    """The last steps of the series as the version knows them: with the covariates that it reads."""
     wanted = None if keys is None else list(keys)
-    series = datasets.read_series(session, dataset, revision=revision, keys=wanted, last=last)
+    names = [one.name for one in opened.design.columns]
+    series = datasets.read_series(session, dataset, revision, wanted, opened.context, beside=names)
+    if names:
+        series = opened.recoded(series, datasets.read_columns(session, dataset, revision))
     dated = [len(one.target) > 0 for one in series]  # a target ends with its last known value
     return Read(datasets.calendar_of(dataset), series, dated, (), dataset.name, revision)
 

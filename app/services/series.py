@@ -1,6 +1,6 @@
 """Series of a dataset: read as the core takes them, listed, erased."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -15,7 +15,7 @@ from app.services import segments
 from app.services.changes import STATIC, live, moment, statics_at
 from app.services.revisions import counted, locked, revision_of
 from app.services.segments import TARGET, Floats, Painted
-from models import Calendar, Series
+from models import Calendar, Column, Series
 
 ASKED = 1000  # keys in one query
 FAR = 2**62  # later than any step
@@ -30,18 +30,22 @@ def read_series(
     revision: int | None = None,
     keys: Sequence[str] | None = None,
     last: int | None = None,
+    *,
+    beside: Collection[str] | None = None,
 ) -> list[Series]:
     """The dataset's series at a revision (the head, left out), in key order or in the order of `keys`.
 
     Each target ends with its last value, the origin, and begins with its first, or the first of the `last` steps;
-    future covariates run on after it. All series have all covariate columns. Raises NotFound for keys that are not
-    there, Invalid for a revision that does not exist.
+    future covariates run on after it. All series have all covariate columns, or those of `beside` that there are.
+    Raises NotFound for keys that are not there, Invalid for a revision that does not exist.
     """
     at = revision_of(session, dataset, revision)
-    columns = columns_at(session, at)
+    columns = {} if beside is not None and not beside else columns_at(session, at)
+    columns = {name: column for name, column in columns.items() if beside is None or name in beside}
+    wanted = None if beside is None else [TARGET, *columns]
     found: dict[str, Series] = {}
     for rows in segments.batched(series_rows(session, dataset.id, keys), segments.BATCH):
-        painted = painted_columns(session, [row.id for row in rows], at.number, last)
+        painted = painted_columns(session, [row.id for row in rows], at.number, last, wanted)
         statics = statics_at(session, [row.id for row in rows], at.number) if columns else {}
         for row in rows:
             if row.id in painted:
@@ -51,6 +55,12 @@ def read_series(
     if missing := [key for key in keys if key not in found]:
         raise unknown(dataset, missing, at.number)
     return [found[key] for key in keys]
+
+
+def read_columns(session: Session, dataset: DatasetRow, revision: int | None = None) -> list[Column]:
+    """The covariate columns that `read_series` gives. Raises Invalid for a revision that does not exist."""
+    columns = columns_at(session, revision_of(session, dataset, revision)).values()
+    return [Column(one.name, one.role, one.kind, tuple(map(str, one.categories))) for one in columns]
 
 
 def unknown(dataset: DatasetRow, keys: Sequence[str], revision: int) -> NotFound:
