@@ -253,6 +253,7 @@ def _result(
         by_series=_rows(by_series, "key", [one.key for one in own]),
         origins=[{"series": one.key, "first": a, "last": b} for one, (a, b) in zip(own, spans.tolist(), strict=True)],
         notes=notes,
+        values=tallies[VERSION].count,
     )
 
 

@@ -183,10 +183,12 @@ class BacktestPlan:
 class BacktestResult:
     """`scores` rows {metric, value, forecaster}: the version's and each baseline's; `by_horizon` rows {horizon,
     metric, value, forecaster}; `by_series` rows {key, metric, value, forecaster}; `origins` rows {series, first,
-    last} as absolute steps; `notes` sentences that a reader of the scores has to know."""
+    last} as absolute steps; `notes` sentences that a reader of the scores has to know; `values` the
+    number of values that the version was scored over."""
 
     scores: list[dict[str, Any]]
     by_horizon: list[dict[str, Any]]
     by_series: list[dict[str, Any]]
     origins: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list[str])
+    values: int = 0

@@ -79,6 +79,11 @@ class Tally:
             self.by_series[name][row, first : first + count] += np.bincount(which - first, part, count)
         self.by_step[name] += steps, long
 
+    @property
+    def count(self) -> int:
+        """How many values were scored."""
+        return int(self.by_step["mae"][1].sum())
+
     def series_scores(self) -> dict[str, Array]:
         """The metrics of each series, (series,), NaN where undefined."""
         return _scores(self.by_series)

@@ -23,17 +23,21 @@ _REFERENCE = re.compile(rf"(?P<model>{NAME})(?:@(?P<alias>{NAME})|/(?P<number>[1
 
 @dataclass(frozen=True)
 class Gate:
-    """A new version's figure beside the champion's, both over the new version's held-out origins; lower is better."""
+    """A new version's figure beside the champion's, both over steps that the new version was held from and trained for;
+    lower is better. `refusal` says why the figures alone do not decide (see `gates`)."""
 
     metric: str
     value: float
     champion: int  # the version it was compared with
     champion_value: float | None  # None: the champion could not be scored on these origins
     origins: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    refusal: str | None = None
 
     def passes(self, champion: int) -> bool:
         """Whether the new version beats `champion`, the version that holds the alias now."""
-        return self.champion == champion and self.champion_value is not None and self.value < self.champion_value
+        if self.champion != champion or self.champion_value is None or self.refusal is not None:
+            return False
+        return self.value < self.champion_value
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import logging
 import math
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,26 +13,21 @@ from sqlalchemy.orm import Session
 from app import store
 from app.config import Settings
 from app.db.tables import DatasetRow, VersionRow
-from app.errors import AppError, Complaint, Conflict, Invalid, NotFound
-from app.services import attempts, datasets, registry
+from app.errors import Complaint, Conflict, Invalid, NotFound
+from app.services import attempts, datasets, gates, registry
 from app.services.attempts import Attempt
 from app.services.registry import CHAMPION, Gate, NewVersion, Promote
 from models import (
-    BacktestPlan,
     Frequency,
     Progress,
     Run,
-    Series,
     TrainConfig,
     TrainResult,
-    backtest,
     continued,
-    open_artifact,
 )
 
 log = logging.getLogger("gatecast.worker")
 
-METRIC = "mase"  # what the gate compares
 SCORINGS = 3  # times the gate is computed anew because the champion moved meanwhile
 
 
@@ -109,7 +103,7 @@ def run(attempt: Attempt) -> None:
     published = _publish(attempt, result.artifact)
     new = _version(attempt, dataset, result, published)
     for _ in range(SCORINGS):
-        gate = _gate(attempt, series, result)
+        gate = gates.compare(attempt, series, result)
         try:
             _persist(attempt, new, gate)
             break
@@ -164,32 +158,6 @@ def _version(attempt: Attempt, dataset: DatasetRow, result: TrainResult, publish
     )
 
 
-def _gate(attempt: Attempt, series: Sequence[Series], result: TrainResult) -> Gate | None:
-    """The new version's figure beside the champion's, over the new version's held-out origins and in its scale of
-    errors; None when there is no champion or nobody asked."""
-    if attempt.spec["promote"] != "if_better":
-        return None
-    try:
-        with attempt.database.read(attempt.workspace) as session:
-            champion = registry.resolve(session, f"{attempt.spec['model']}@{CHAMPION}").version
-            number, folder, digest = champion.number, champion.folder, champion.digest
-    except NotFound:
-        return None
-    attempt.on_progress(Progress(0, 0, f"comparing with version {number}"))
-    horizon = result.config.horizon or 1
-    value, origins = None, dict(result.origins)
-    try:
-        store.verify(path := store.local(attempt.settings.store, folder), digest)
-        opened = open_artifact(path)
-        opened = replace(opened, config=opened.config.replace(season=result.config.season))
-        scored = backtest(opened, series, BacktestPlan(1, horizon, horizon, ()), should_stop=attempt.should_stop)
-        value = next((row["value"] for row in scored.scores if row["metric"] == METRIC), None)
-    except (AppError, ValueError) as error:
-        origins["champion_error"] = str(error)
-        log.warning("job %s: version %d cannot be scored: %s", attempt.job, number, error)
-    return Gate(METRIC, float(result.metrics.get(METRIC, math.inf)), number, value, origins)
-
-
 def _persist(attempt: Attempt, new: NewVersion, gate: Gate | None) -> None:
     attempts.persist(
         attempt.database, lambda session: _conclude(session, attempt, new, gate), workspace=attempt.workspace
@@ -210,6 +178,9 @@ def _conclude(session: Session, attempt: Attempt, new: NewVersion, gate: Gate | 
         value = gate.value if math.isfinite(gate.value) else None
         compared = {"champion": gate.champion, "champion_value": gate.champion_value}
         result["gate"] = {"metric": gate.metric, "value": value, **compared, "passed": promoted}
+        result["gate"]["horizon"] = gate.origins.get("horizon")
+        if gate.refusal is not None:
+            result["gate"]["refusal"] = gate.refusal
         if why_not := gate.origins.get("champion_error"):
             result["gate"]["champion_error"] = why_not
     figures = {name: figure for name, figure in new.metrics.items() if math.isfinite(figure)}

@@ -82,6 +82,7 @@ def test_the_first_version_does_not_become_champion_when_told_never(
         (Gate("mase", 0.8, 1, None), False),  # the champion could not be scored
         (Gate("mase", float("nan"), 1, 0.9), False),
         (Gate("mase", 0.8, 7, 0.9), False),  # compared with a version that is not champion now
+        (Gate("mase", 0.8, 1, 0.9, refusal="too few values"), False),
         (None, False),
     ],
 )
@@ -105,6 +106,7 @@ def test_the_gate_is_kept_with_the_move(add: Callable[..., int], database: Datab
         "champion": 1,
         "champion_value": 0.9,
         "origins": {"per_series": 1},
+        "refusal": None,
         "passed": True,
     }
 

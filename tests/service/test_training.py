@@ -14,7 +14,7 @@ from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
 from app.db.tables import JobRow, VersionRow
 from app.errors import Conflict
-from app.services import attempts, jobs, training
+from app.services import attempts, gates, jobs, training
 from app.services.attempts import Attempt, Fenced
 from models import Progress, Stopped
 
@@ -92,6 +92,39 @@ def test_the_gate_scores_the_champion_as_it_scored_itself(client: TestClient, st
     assert shown(client, second)["result"]["gate"]["champion_value"] == pytest.approx(own, rel=1e-6)
 
 
+def test_a_version_for_a_silly_horizon_is_compared_over_the_champions(
+    client: TestClient, start: Callable[..., Attempt]
+) -> None:
+    """200 of 300 steps: over those the champion, trained for 12, would have to answer what nobody can."""
+    training.run(start())
+    training.run(second := start({"horizon": 200, "base": "none", "steps": 1}))
+    gate = shown(client, second)["result"]["gate"]
+    assert (gate["horizon"], gate["passed"], champion(client)) == (12, False, 1)
+    own = client.get("/v1/models/load/versions/1").json()["metrics"]["mase"]
+    assert gate["champion_value"] == pytest.approx(own, rel=1e-6)
+
+
+def test_a_champion_does_not_fall_by_chance(client: TestClient, start: Callable[..., Attempt]) -> None:
+    """One step of four series: four values say nothing, and a version for one step is not one for twelve."""
+    training.run(start({"base": "none", "steps": 1}))
+    training.run(second := start({"horizon": 1, "segment": 1, "context": 24}))
+    gate = shown(client, second)["result"]["gate"]
+    assert (gate["horizon"], gate["passed"], champion(client)) == (1, False, 1)
+    assert gate["refusal"] == "4 values to compare over are too few, 6 are needed"
+
+
+def test_the_figures_alone_do_not_decide() -> None:
+    good = gates.Scores({"mase": 0.8}, {"naive": {"mase": 2.0}, "seasonal_naive": {"mase": 0.9}})
+    poor = gates.Scores({"mase": 1.0}, {"naive": {"mase": 2.0}, "seasonal_naive": {"mase": 0.9}})
+    unknown = gates.Scores({}, {"naive": {"mase": None}})
+    assert "seasonal_naive beats it" in (gates.beaten(poor, good) or "")
+    assert {gates.beaten(*pair) for pair in ((good, good), (good, poor), (poor, poor), (poor, unknown))} == {None}
+    assert gates.beaten(unknown, good) is None
+    assert gates.shorter((2, 12), 0.9, 0.9) is None
+    assert "for 2 steps it is worse over the champion's 12: mase 0.91 " in (gates.shorter((2, 12), 0.91, 0.9) or "")
+    assert (gates.few(6), gates.few(5)) == (None, "5 values to compare over are too few, 6 are needed")
+
+
 @pytest.mark.parametrize(("promote", "then"), [("never", 1), ("always", 2)])
 def test_promote_never_and_always_ask_no_gate(
     client: TestClient, start: Callable[..., Attempt], promote: str, then: int
@@ -119,7 +152,7 @@ def test_a_champion_that_moves_meanwhile_is_scored_anew(
     training.run(start())
     training.run(start({"seed": 1}, promote="never"))
     late = start({"seed": 2})
-    compare, moves = training._gate, iter([2])
+    compare, moves = gates.compare, iter([2])
 
     def gate_then_move(*given: Any) -> Any:
         found = compare(*given)
@@ -127,7 +160,7 @@ def test_a_champion_that_moves_meanwhile_is_scored_anew(
             client.put("/v1/models/load/aliases/champion", json={"version": version})
         return found
 
-    monkeypatch.setattr(training, "_gate", gate_then_move)
+    monkeypatch.setattr(gates, "compare", gate_then_move)
     training.run(late)
     assert shown(client, late)["result"]["gate"]["champion"] == 2
 
