@@ -42,7 +42,7 @@ class TrainConfig:
     scaling: Scaling | None = None
     base: Base | None = None
     quantiles: tuple[float, ...] = NINE
-    steps: int | None = None  # most optimisation steps
+    steps: int | None = None  # most optimisation steps; 0 leaves the mix of bases as it is
     batch: int | None = None  # windows a step
     learning_rate: float | None = None
     clip: float = 1.0  # largest norm of the gradient
@@ -112,7 +112,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "context": (1, 100_000),
     "segment": (1, 10_000),
     "season": (1, 100_000),
-    "steps": (1, 1_000_000),
+    "steps": (0, 1_000_000),
     "batch": (1, 65_536),
     "learning_rate": (1e-7, 1.0),
     "clip": (1e-6, 1e6),

@@ -56,7 +56,7 @@ def learn(course: Course, run: Run, name: str, last: int | None = None) -> State
     Adam with warm-up and cosine, gradients clipped, an exponential average of the weights; out of GPU memory halves the
     batch and goes on. A checkpoint in `run.folder` of the same config and data (`name`) is resumed. Raises Stopped."""
     config, parameters = course.config, [p for p in course.member.parameters() if p.requires_grad]
-    total, patience = config.steps or 1, config.patience or 1
+    total, patience = config.steps or 0, config.patience or 1
     end = total if last is None else min(last, total)
     every = max(1, total // EVALUATIONS)
     examine = course.examination() if last is None else _no_score

@@ -17,10 +17,13 @@ from models.windows import known_lengths
 
 HORIZONS = {"h": 48, "D": 14, "B": 10, "W": 13, "ME": 12, "MS": 12, "QS": 8, "QE": 8, "YS": 6, "YE": 6}
 LADDER: Mapping[str, Mapping[str, Any]] = {
-    "fast": {"steps": 800, "hidden": 128, "layers": 1},
-    "balanced": {"steps": 2000, "hidden": 128, "layers": 2},
-    "thorough": {"steps": 5000, "hidden": 192, "layers": 2},
+    "fast": {"members": 1, "steps": 400, "hidden": 128},
+    "balanced": {"members": 5, "steps": 500, "hidden": 128},
+    "thorough": {"members": 10, "steps": 1000, "hidden": 128},
 }
+CYCLES = {4: 12, 5: 12, 7: 16, 12: 6, 52: 3}  # seasons of context, by the season's length
+SHORT_SEASON = 13  # up to which levels and trends are smoothed: longer seasons are looked up
+FEW = 600  # windows, below which networks are kept small
 LONGEST = 1500  # steps of context for two of the longer seasons, at most
 
 
@@ -43,6 +46,11 @@ class Facts:
     @property
     def points(self) -> int:
         return int(self.lengths.sum())
+
+    @property
+    def reach(self) -> int:
+        """A length that a quarter of the series reach."""
+        return int(np.quantile(self.lengths, 0.75)) if len(self.lengths) else 0
 
     @property
     def usual(self) -> int:
@@ -68,27 +76,26 @@ def complete(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, dict[str, 
     )
     segment, context = _context(config, season, horizon, facts)
     segment = pick("segment", segment, "a part of the season, eaten by one recurrent step")
-    context = pick("context", context, "several seasons, as far as the series reach")
+    context = pick("context", context, "several seasons, as far as the longer series reach")
     windows = max(1, facts.points - len(facts.lengths) * horizon)
-    small = windows < 5000
+    small = windows < FEW
+    smooth = season <= SHORT_SEASON
     filled = {
         "season": season,
         "horizon": horizon,
         "segment": segment,
         "context": context,
         "cell": pick("cell", "gru", "the usual choice"),
-        "layers": pick("layers", 1 if small else rung["layers"], f"preset {config.preset}"),
-        "hidden": pick(
-            "hidden", 32 if windows < 500 else 64 if small else rung["hidden"], f"{windows} windows to learn from"
-        ),
+        "layers": pick("layers", 1, "more gain little"),
+        "hidden": pick("hidden", 32 if small else 64 if smooth else rung["hidden"], f"{windows} windows to learn from"),
         "scaling": pick("scaling", "std" if season > 1 else "last", "seasonal data" if season > 1 else "no season"),
-        "base": pick("base", "mix" if season > 1 else "naive", "the network corrects it"),
-        "steps": pick("steps", rung["steps"] // 2 if small else rung["steps"], f"preset {config.preset}"),
-        "batch": pick("batch", 64 if small else 256, f"{windows} windows to learn from"),
-        "learning_rate": pick("learning_rate", 2e-3, "the usual choice"),
+        "base": pick("base", "smooth" if smooth else "mix", "levels and trends" if smooth else "cycles of the season"),
+        "steps": pick("steps", rung["steps"] * 3 // 4 if smooth else rung["steps"], f"preset {config.preset}"),
+        "batch": pick("batch", 64 if small else 128, f"{windows} windows to learn from"),
+        "learning_rate": pick("learning_rate", 3e-3 if small else 6e-3, f"{windows} windows to learn from"),
         "patience": pick("patience", 6, "looks at the held-out steps without improvement"),
         "head": pick("head", "quantile", "any distribution"),
-        "members": pick("members", 1, f"preset {config.preset}"),
+        "members": pick("members", rung["members"], f"preset {config.preset}"),
         "calendar": pick("calendar", False, "not used"),
         "covariates": pick("covariates", facts.covariates, "as the series have some" if facts.covariates else "none"),
         "aligned": pick("aligned", 0.0, "training origins lie anywhere in the season"),
@@ -107,9 +114,29 @@ def options(asked: TrainConfig, full: TrainConfig, facts: Facts) -> dict[str, tu
     return found
 
 
-def members_of(config: TrainConfig) -> list[TrainConfig]:
-    """The configs of a version's networks, the first the version's own."""
-    return [config.replace(members=1, seed=config.seed + place) for place in range(config.members or 1)]
+def members_of(asked: TrainConfig, full: TrainConfig, facts: Facts, scalings: Sequence[str]) -> list[TrainConfig]:
+    """The configs of the networks a version is made of, the first the complete `full` one itself. The others differ
+    in what `asked` left open: cell, scaling (`scalings`, the better ones first), base and context. Where levels and
+    trends are smoothed, one that learns nothing stands beside them."""
+    season, segment, context = full.season or 1, full.segment or 1, full.context or 1
+    longer = context * 2 if facts.usual >= 8 * context else context
+    shorter = max(segment, context // 2 // segment * segment)
+    lined: list[TrainConfig] = []
+    for place in range(full.members or 1):
+        changes: dict[str, Any] = {"seed": full.seed + place}
+        if asked.cell is None:
+            changes["cell"] = ("gru", "lstm")[place % 2]
+        if asked.scaling is None and len(scalings):
+            changes["scaling"] = scalings[place % len(scalings)]
+        if asked.base is None and full.base == "smooth" and season > 1 and place % 3 == 2:
+            changes["base"] = "mix"
+        if asked.context is None and full.base != "smooth":
+            changes["context"] = (context, context, shorter, longer)[place % 4]
+        lined.append(full.replace(members=1, **changes))
+    if full.base == "smooth" and asked.base is None and asked.steps != 0:
+        scaling = asked.scaling or ("log" if facts.positive and full.head != "negative_binomial" else "last")
+        lined.append(full.replace(members=1, steps=0, scaling=scaling))
+    return lined
 
 
 def _horizon(name: str, season: int, facts: Facts) -> int:
@@ -119,13 +146,13 @@ def _horizon(name: str, season: int, facts: Facts) -> int:
 
 def _context(config: TrainConfig, season: int, horizon: int, facts: Facts) -> tuple[int, int]:
     """Segment and context. A segment is the largest part of a season of up to 24 steps; the context some seasons, two
-    of the longer ones where there are any, as far as a usual series leaves room for a horizon, or half of one."""
-    usual = facts.usual
+    of the longer ones where there are any, as far as the longer series leave room for a horizon, or half of one."""
+    reach = facts.reach
     if season == 1:
-        segment, wanted = (4, min(96, usual // 8)) if usual >= 200 else (1, 24)
+        segment, wanted = (4, min(96, reach // 8)) if facts.usual >= 200 else (1, 32)
     else:
         segment = max(size for size in range(1, 25) if season % size == 0)
-        wanted = season * {5: 8, 7: 8, 52: 3}.get(season, 4 if season <= 12 else 14)
+        wanted = season * CYCLES.get(season, 4 if season <= 12 else 14)
         longer = max(facts.calendar.frequency.seasons)
         if longer % season == 0 and season < longer <= LONGEST // 2:
             wanted = 2 * longer
@@ -134,7 +161,7 @@ def _context(config: TrainConfig, season: int, horizon: int, facts: Facts) -> tu
         if config.segment is None:
             segment = max(size for size in range(1, segment + 1) if config.context % size == 0)
         return segment, config.context
-    context = max(1, min(wanted, max(usual - horizon, usual // 2)))
+    context = max(1, min(max(wanted, 2 * horizon), max(reach - horizon, reach // 2)))
     if config.segment is None:
         segment = min(segment, context)
     return segment, max(segment, context // segment * segment)

@@ -21,14 +21,16 @@ from models.course import Course, series_weights
 from models.forecaster import Member
 from models.learning import learn
 from models.origin import Origin
-from models.presets import Facts, bases_of, members_of, options
+from models.presets import Facts, bases_of, options
 from models.series import Series
 from models.splits import MANY, Split
 from models.windows import Panel
 
 Ints = NDArray[np.int64]
 
-TRIAL_STEPS = 60  # of a short run that tries an option
+TRIAL_STEPS = 40  # of a short run that tries an option
+
+CLOSE = 1.15  # times the best score: scalings up to it have a member
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,6 @@ class Material:
     name: str
     split: Split
     origin: Origin | None = None
-
-    def configs(self, config: TrainConfig) -> list[TrainConfig]:
-        """The configs of the networks of a version with this one."""
-        return members_of(config) if self.origin is None else self.origin.configs(config)
 
     def course(self, config: TrainConfig, learned: Ints, until: Ints, place: int = 0) -> Course:
         """A course over the first `learned` (series,) steps of each series, that looks at those up to `until`: of a new
@@ -96,34 +94,46 @@ def _digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
-def try_options(
-    material: Material, config: TrainConfig, asked: TrainConfig, facts: Facts, run: Run
-) -> tuple[TrainConfig, dict[str, str], int]:
-    """The complete `config` with those options that `asked` left open and that do best in short runs, field -> reason
-    of each, and the steps the runs took. The same config comes back to the same folder: nothing is tried twice."""
+@dataclass(frozen=True)
+class Found:
+    """What short runs said: the config, field -> reason, the scalings from the best to the worst (those close to the
+    best), and the steps the runs took."""
+
+    config: TrainConfig
+    reasons: dict[str, str]
+    scalings: tuple[str, ...]
+    done: int
+
+
+def try_options(material: Material, config: TrainConfig, asked: TrainConfig, facts: Facts, run: Run) -> Found:
+    """The complete `config` with those options that `asked` left open and that do best in short runs. The same config
+    comes back to the same folder: nothing is tried twice."""
     open_fields = options(asked, config, facts)
-    steps = TRIAL_STEPS
-    if not open_fields or steps >= (config.steps or 1):
-        return config, {}, 0
+    scalings = (config.scaling or "std",)
+    if (config.steps or 0) <= TRIAL_STEPS:
+        return Found(config, {}, scalings, 0)
     reasons: dict[str, str] = {}
-    total = sum(len(values) for values in open_fields.values()) * steps + (config.steps or 1)
+    total = sum(len(values) for values in open_fields.values()) * TRIAL_STEPS + (config.steps or 1)
     done = 0
     for name, values in open_fields.items():
         scores: list[float] = []
         for value in values:
-            trial = config.replace(**{name: value}, steps=steps)
+            trial = config.replace(**{name: value}, steps=TRIAL_STEPS)
             part = part_of(run, done, total, f"trying {name} {value}, ")
             folder = run.folder / "tried" / hashlib.sha256(json.dumps(trial.document()).encode()).hexdigest()[:16]
             course = material.course(trial, material.split.learned, material.split.judged)
             scores.append(learn(course, dataclasses.replace(part, folder=folder), material.name).score)
-            done += steps
+            done += TRIAL_STEPS
         if not all(math.isfinite(score) for score in scores):
             continue
-        best = values[int(np.argmin(scores))]
+        order = [int(place) for place in np.argsort(scores, kind="stable")]
+        best = values[order[0]]
         tried = ", ".join(f"{value} {score:.3f}" for value, score in zip(values, scores, strict=True))
         config = config.replace(**{name: best})
         reasons[name] = f"{name} {best}: best in short runs on earlier held-out steps ({tried})."
-    return config, reasons, done
+        if name == "scaling":
+            scalings = tuple(values[place] for place in order if scores[place] <= CLOSE * scores[order[0]])
+    return Found(config, reasons, scalings, done)
 
 
 def part_of(run: Run, done: int, total: int, message: str = "") -> Run:

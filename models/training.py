@@ -24,7 +24,7 @@ from models.forecaster import Forecaster, Member, inputs_of
 from models.inference import open_artifact
 from models.learning import State, learn
 from models.origin import Origin
-from models.presets import Facts, complete, options
+from models.presets import Facts, complete, members_of, options
 from models.search import Material, part_of, try_options
 from models.series import Column, Series
 from models.splits import split
@@ -54,7 +54,8 @@ def train(
     full, reasons = complete(asked, known)
     if origin is not None:
         full, reasons = gentler(asked, full, origin.manifest, reasons | {"start": origin.said(full)})
-    panel = Panel.of(usable, max(full.context or 1, full.horizon or 1))
+    longest = max(one.context or 1 for one in members_of(asked, full, known, ()))
+    panel = Panel.of(usable, max(longest, full.horizon or 1))
     name = fingerprint(usable) + (origin.weights if origin else "")
     material = Material(usable, panel, calendar, device, name, split(panel.lengths, full.horizon or 1), origin)
     offered = "calendar" in options(asked, full, known)
@@ -62,8 +63,13 @@ def train(
     tried, done = dict[str, str](), 0
     with threads_for((full.batch or 1) * (full.hidden or 1)):
         if origin is None:
-            full, tried, done = try_options(material, full, asked, known, run)
-        forecaster, found = fit(material, full, run, done)
+            options_found = try_options(material, full, asked, known, run)
+            full, tried, done = options_found.config, options_found.reasons, options_found.done
+            configs = members_of(asked, full, known, options_found.scalings)
+            full = full.replace(context=longest)
+        else:
+            configs = origin.configs(full)
+        forecaster, found = fit(material, full, configs, run, done)
     facts = {
         "calendar": calendar_facts(calendar),
         "dependence": found["dependence"],
@@ -103,12 +109,14 @@ def with_features(
     return dataclasses.replace(material, series=series, panel=panel), config, reasons
 
 
-def fit(material: Material, config: TrainConfig, run: Run, done: int) -> tuple[Forecaster, dict[str, Any]]:
-    """The members learned, weighed and calibrated on the held-out steps, and learned once more from those too where
+def fit(
+    material: Material, config: TrainConfig, configs: Sequence[TrainConfig], run: Run, done: int
+) -> tuple[Forecaster, dict[str, Any]]:
+    """The members of `configs` learned, weighed and calibrated on the held-out steps, and learned once more from those too where
     they are much of the whole. Beside the forecaster: facts of the manifest. `done` steps of progress were made
     before."""
-    configs, split = material.configs(config), material.split
-    total = done + sum(one.steps or 1 for one in configs) * (2 if split.again else 1)
+    split = material.split
+    total = done + sum(one.steps or 0 for one in configs) * (2 if split.again else 1)
     states: list[State] = []
     members: list[Member] = []
     courses: list[Course] = []
@@ -118,7 +126,7 @@ def fit(material: Material, config: TrainConfig, run: Run, done: int) -> tuple[F
         part = dataclasses.replace(part_of(run, done, total, _named(place, len(configs))), folder=folder)
         states.append(learn(courses[-1], part, material.name))
         members.append(courses[-1].member)
-        done += one.steps or 1
+        done += one.steps or 0
     judges = material.judges(courses[0].examined(), config)  # all members look at the same
     mixture, better, reasons = judges.mixture(members), True, list[str]()
     if material.origin is not None:
@@ -132,7 +140,7 @@ def fit(material: Material, config: TrainConfig, run: Run, done: int) -> tuple[F
             part = dataclasses.replace(part_of(run, done, total, "once more from all, "), folder=folder)
             learn(course, part, material.name, state.best_step)
             members[place] = course.member
-            done += one.steps or 1
+            done += one.steps or 0
     counted = [place for place, share in enumerate(mixture.shares) if share > 0]
     batch = min(state.batch for state in states)
     if batch < (config.batch or 1):
