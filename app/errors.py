@@ -186,6 +186,11 @@ CODES = {
         "`append` only adds; some of the values sent differ from the stored ones. Nothing was stored.",
         "Send them with `mode=upsert` if they are corrections.",
     ),
+    "extra-missing": Kind(
+        409,
+        "A job was asked for something that needs an extra which is not installed where the jobs run.",
+        "Install what `detail` names there, start the worker again and retry the job; or ask without it.",
+    ),
     "dataset-empty": Kind(409, "The dataset has no points yet.", "Upload a file to it first."),
     "version-in-use": Kind(
         409, "An alias still points to the version.", "Move or remove the alias, then delete the version."

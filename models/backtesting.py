@@ -53,7 +53,7 @@ def backtest(
     windows = held_out(lengths, plan.horizon, plan.origins, plan.step)
     if not len(windows[0]):
         raise ValueError(f"series: expected one with a step before and after an origin, got none in {len(series)}")
-    fitted = [name for name in plan.baselines if name in statistical.NAMES]
+    fitted = [name for name in dict.fromkeys(plan.baselines) if name in statistical.NAMES]
     course = Course(opened, plan, len(windows[0]) * (1 + len(fitted)), on_progress, should_stop)
     tallies = {name: Tally(len(series), plan.horizon, course.levels) for name in (VERSION, *plan.baselines)}
     for group in _groups(lengths + course.pad + course.season * np.bincount(windows[0], minlength=len(lengths))):

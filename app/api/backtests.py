@@ -44,7 +44,8 @@ def list_backtests(
 @router.get("/{backtest}", summary="Show a backtest", responses=problems(404))
 def show_backtest(backtest: BacktestPath, session: ReadSession) -> BacktestOut:
     """Scores over all series and origins, the same by steps ahead, and over which origins they were taken. MASE's scale
-    is the error of the seasonal naive forecast before a series' first origin."""
+    is the error of the seasonal naive forecast before a series' first origin. Where values had to be filled for a
+    baseline, or one could not be fitted, the job's `result.notes` says so."""
     row = backtests.get(session, backtest)
     link = LinkOut(href=f"/v1/backtests/{row.id}/series")
     brief = BacktestBriefOut.brief(row)

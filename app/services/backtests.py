@@ -67,7 +67,8 @@ def plan(session: Session, ask: BacktestAsk, max_horizon: int) -> dict[str, Any]
 
 
 def run(attempt: Attempt) -> None:
-    """Score, and end the job together with the backtest's row. Raises ValueError, AppError, Stopped and Fenced."""
+    """Score, and end the job together with the backtest's row. Raises ValueError, AppError (Conflict where a baseline's
+    extra is not installed), Stopped and Fenced."""
     spec = attempt.spec
     attempt.on_progress(Progress(0, 0, "reading the series"))
     with attempt.database.read(attempt.workspace) as session:
@@ -78,17 +79,26 @@ def run(attempt: Attempt) -> None:
         folder, digest = version.folder, version.digest
     store.verify(path := store.local(attempt.settings.store, folder), digest)
     asked = BacktestPlan(spec["origins"], spec["horizon"], spec["step"], tuple(spec["baselines"]))
-    result = backtest(open_artifact(path), series, asked, attempt.on_progress, attempt.should_stop)
-    row = _row(attempt, calendar, series, result)
-    attempts.persist(attempt.database, lambda session: _conclude(session, attempt, row), workspace=attempt.workspace)
+    try:
+        result = backtest(open_artifact(path), series, asked, attempt.on_progress, attempt.should_stop)
+    except ModuleNotFoundError as error:
+        raise Conflict(f"{error}.", code="extra-missing") from error
+    row, notes = _row(attempt, calendar, series, result), result.notes
+    if notes:
+        attempts.persist(attempt.database, lambda session: attempts.log(session, attempt.job, attempt.number, notes))
+    attempts.persist(
+        attempt.database, lambda session: _conclude(session, attempt, row, notes), workspace=attempt.workspace
+    )
 
 
-def _conclude(session: Session, attempt: Attempt, row: dict[str, Any]) -> None:
+def _conclude(session: Session, attempt: Attempt, row: dict[str, Any], notes: Sequence[str]) -> None:
     attempts.load(session, attempt.job, attempt.number)
     session.add(BacktestRow(**row))
     session.flush()
     own = {score["metric"]: score["value"] for score in row["scores"] if score["baseline"] is None}
-    result = {"href": f"/v1/backtests/{attempt.job}"}
+    result: dict[str, Any] = {"href": f"/v1/backtests/{attempt.job}"}
+    if notes:
+        result["notes"] = list(notes)
     attempts.finish(session, attempt.job, attempt.number, result, own)
 
 

@@ -1,6 +1,7 @@
 """Backtest jobs, run in this process, and `/v1/backtests`."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from fastapi.testclient import TestClient
 
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
+from app.errors import Conflict
 from app.services import attempts, backtests, training
 from app.services.attempts import Attempt
 
@@ -50,7 +52,10 @@ def test_a_backtest_is_scored_beside_its_baselines(client: TestClient, do: Calla
     assert (found["dataset"], found["revision"], found["model"], found["version"]) == ("hourly", 1, "load", 1)
     assert (found["horizon"], found["step"]) == (6, 24)
     mase = {score["baseline"]: score["value"] for score in found["scores"] if score["metric"] == "mase"}
-    assert set(mase) == {None, "naive", "seasonal_naive"}
+    assert set(mase) == {None, "naive", "seasonal_naive", "naive2"}
+    owa = {score["baseline"]: score["value"] for score in found["scores"] if score["metric"] == "owa"}
+    assert owa["naive2"] == 1.0
+    assert job["metrics"]["owa"] == owa[None]
     assert job["metrics"]["mase"] == mase[None]
     assert {row["horizon"] for row in found["by_horizon"]} == set(range(1, 7))
     # The last of 300 hours from 1 January is the 13th, 11:00; 6 hours are held out, and origins are a day apart.
@@ -70,7 +75,7 @@ def test_scores_by_series_come_in_pages(client: TestClient, do: Callable[..., di
         if token is None:
             break
     assert [entry["key"] for entry in seen] == ["s0", "s1", "s2", "s3"]
-    assert {score["baseline"] for score in seen[0]["scores"]} == {None, "naive", "seasonal_naive"}
+    assert {score["baseline"] for score in seen[0]["scores"]} == {None, "naive", "seasonal_naive", "naive2"}
     assert seen[0]["last"] == "2026-01-13T05:00:00+00:00"
     assert client.get(href, params={"page_token": "WyJhIl0"}).status_code == 422
 
@@ -91,7 +96,7 @@ def test_what_is_left_out_comes_from_the_version(client: TestClient) -> None:
         "spec"
     ]
     assert (spec["version"], spec["horizon"], spec["step"], spec["origins"]) == (1, 12, 12, 1)
-    assert spec["baselines"] == ["naive", "seasonal_naive"]
+    assert spec["baselines"] == ["naive", "seasonal_naive", "naive2"]
 
 
 @pytest.mark.usefixtures("trained")
@@ -110,6 +115,20 @@ def test_what_is_left_out_comes_from_the_version(client: TestClient) -> None:
 )
 def test_what_cannot_be_scored_is_refused(client: TestClient, changes: dict[str, Any], status: int) -> None:
     assert client.post("/v1/jobs", json=ASK | changes).status_code == status
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_statistical_baseline_is_scored_or_says_what_to_install(
+    client: TestClient, do: Callable[..., dict[str, Any]]
+) -> None:
+    ask = ASK | {"origins": 1, "baselines": ["naive", "auto_theta"]}
+    if find_spec("statsforecast") is None:
+        with pytest.raises(Conflict, match=r"auto_theta.*pip install 'gatecast\[statistics\]'") as refused:
+            do(ask, backtests.run)
+        assert refused.value.code == "extra-missing"
+        return
+    found = client.get(do(ask, backtests.run)["result"]["href"]).json()
+    assert {score["baseline"] for score in found["scores"]} == {None, "naive", "auto_theta"}
 
 
 @pytest.mark.usefixtures("trained")

@@ -10,7 +10,12 @@ from app.db.tables import BacktestRow
 
 
 class ScoreOut(Out):
-    metric: str = Field(description="mase, smape, mae, rmse, wql, coverage_80 or msis_80.", examples=["mase"])
+    metric: str = Field(
+        description="mase, smape (0 to 200), mae, rmse, wql (nine deciles), owa (where Naive2 was asked for), and "
+        "of the 80 % interval coverage_80, interval_80 (the interval score) and msis_80 (in units of the scale of "
+        "MASE); those of 95 % too where the version was trained so far out.",
+        examples=["mase"],
+    )
     value: float | None
     baseline: str | None = Field(description="Whose score: null is the version's own, else the baseline's name.")
 

@@ -23,7 +23,7 @@ from models import TrainConfig
 Kind = Literal["train", "tune", "backtest", "forecast"]
 TO_COME = ("tune", "forecast")
 State = Literal["pending", "running", "succeeded", "failed", "cancelled"]
-Baseline = Literal["naive", "seasonal_naive"]
+Baseline = Literal["naive", "seasonal_naive", "naive2", "auto_ets", "auto_theta", "auto_arima", "mstl"]
 REVISION = Field(None, ge=1, le=2**31 - 1, description="Revision of the dataset; left out: its newest one.")
 
 FIELDS = {field.name for field in fields(TrainConfig)}
@@ -52,7 +52,8 @@ class TrainIn(In):
     promote: Literal["never", "if_better", "always"] = Field(
         "if_better",
         description="Whether the new version becomes the champion: if its MASE on its held-out origins is lower than "
-        "the champion's there. A model's first version does, unless `never`.",
+        "the champion's there, over the steps that both were trained for; the job's `result.gate` has the figures, and "
+        "why it stayed where they do not decide. A model's first version does, unless `never`.",
     )
 
     @field_validator("config", mode="wrap")
@@ -75,7 +76,7 @@ class TrainIn(In):
 
 
 class BacktestIn(In):
-    """Score a version at many origins, beside naive baselines."""
+    """Score a version at many origins, beside baselines."""
 
     kind: Literal["backtest"]
     dataset: DatasetName
@@ -87,7 +88,11 @@ class BacktestIn(In):
     )
     step: int | None = Field(None, ge=1, le=100_000, description="Steps between origins; left out: the horizon.")
     baselines: list[Baseline] = Field(
-        ["naive", "seasonal_naive"], max_length=2, description="Scored beside it at the same origins."
+        ["naive", "seasonal_naive", "naive2"],
+        max_length=7,
+        description="Scored beside it at the same origins. OWA is given where `naive2` is among them. The last four "
+        "are those of `statsforecast`, which must be installed where the jobs run: they are fitted anew at each origin "
+        "of each series, which takes from hundredths of a second to minutes.",
     )
 
 

@@ -90,7 +90,8 @@ class MoveOut(Out):
     reason: str
     at: dt.datetime
     gate: dict[str, Any] | None = Field(
-        description="What a promotion gate compared, where one did: metric, value, champion, champion_value, passed."
+        description="What a promotion gate compared, where one did: metric, value, champion, champion_value, passed, "
+        "the origins and the horizon in them, and in `refusal` why the figures did not decide."
     )
 
 
