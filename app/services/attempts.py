@@ -135,8 +135,8 @@ def restart(session: Session, job_id: str, number: int) -> None:
 def report(session: Session, job_id: str, number: int, what: Report) -> int:
     """Write where the attempt is; returns the newest event's `seq` (0: none added). A new checkpoint forgives the tries
     before it. Raises Fenced."""
-    # Another one than before, not a later one: short runs before the main one count their own steps.
-    newer = (JobRow.checkpoint_step != what.checkpoint) & (what.checkpoint > 0)
+    # Later, not another: an attempt passes the checkpoints of finished parts again, and may die where the last one did.
+    newer = JobRow.checkpoint_step < what.checkpoint
     values: dict[str, Any] = {
         "progress": what.progress,
         "checkpoint_step": case((newer, what.checkpoint), else_=JobRow.checkpoint_step),
