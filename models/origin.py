@@ -61,11 +61,12 @@ class Origin:
 
     def configs(self, config: TrainConfig) -> list[TrainConfig]:
         """The configs of its networks, learned on as the complete `config` of the run says."""
-        said = {name: getattr(config, name) for name in (*ANEW, *FREE)}
-        return [
-            member.config.replace(**said | {"seed": config.seed + place})
-            for place, member in enumerate(self._members())
+        said = {name: getattr(config, name) for name in (*ANEW, *FREE) if name != "seed"}
+        configs = [
+            member.config.replace(**said, seed=config.seed + place) for place, member in enumerate(self._members())
         ]
+        learned = [member.config.steps != 0 for member in self._members()]  # one that never learned goes on so
+        return [one if learns else one.replace(steps=0) for one, learns in zip(configs, learned, strict=True)]
 
     def member(self, place: int, config: TrainConfig) -> Member:
         """A copy of one of its networks to learn on with a config of `configs`: what is to stay as it is asks for no

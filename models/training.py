@@ -16,7 +16,7 @@ from models.artifact import calendar_facts, design_of, write_artifact, write_man
 from models.backtesting import backtest
 from models.calendar import Calendar
 from models.calibration import Mixture
-from models.config import BacktestPlan, Run, TrainConfig, TrainResult
+from models.config import BacktestPlan, Progress, Run, TrainConfig, TrainResult
 from models.course import Course
 from models.device import pick, threads_for
 from models.features import beside, offer, recoded
@@ -88,7 +88,7 @@ def with_features(
     """The material with what its series have beside the target: the calendar where the config asks for it or it is
     `offered` to short runs. The config without what is asked for and not there, and field -> reason of that."""
     wanted = material.calendar if config.calendar or offered else None
-    series, pad = material.series, max(config.context or 1, config.horizon or 1)
+    series, pad = material.series, int(material.panel.firsts[0])  # its first cells are those before the first series
     if material.origin is not None:
         design = design_of(material.origin.forecaster)
         series = recoded(series, columns, design)
@@ -112,36 +112,37 @@ def with_features(
 def fit(
     material: Material, config: TrainConfig, configs: Sequence[TrainConfig], run: Run, done: int
 ) -> tuple[Forecaster, dict[str, Any]]:
-    """The members of `configs` learned, weighed and calibrated on the held-out steps, and learned once more from those too where
-    they are much of the whole. Beside the forecaster: facts of the manifest. `done` steps of progress were made
-    before."""
+    """The members of `configs` learned, weighed and calibrated on the held-out steps, and those that count learned once
+    more from these too where they are much of the whole. Beside the forecaster: facts of the manifest. `done` steps of
+    progress were made before."""
     split = material.split
     total = done + sum(one.steps or 0 for one in configs) * (2 if split.again else 1)
     states: list[State] = []
     members: list[Member] = []
-    courses: list[Course] = []
+    course: Course | None = None
     for place, one in enumerate(configs):
-        courses.append(material.course(one, split.learned, split.judged, place))
+        course = material.course(one, split.learned, split.judged, place)
         folder = run.folder / "members" / str(place) if len(configs) > 1 else run.folder
         part = dataclasses.replace(part_of(run, done, total, _named(place, len(configs))), folder=folder)
-        states.append(learn(courses[-1], part, material.name))
-        members.append(courses[-1].member)
+        states.append(learn(course, part, material.name))
+        members.append(course.member)
         done += one.steps or 0
-    judges = material.judges(courses[0].examined(), config)  # all members look at the same
+    assert course is not None
+    judges = material.judges(course.examined(), config)  # all members look at the same
     mixture, better, reasons = judges.mixture(members), True, list[str]()
     if material.origin is not None:
         mixture, better, reasons = material.origin.weighed(mixture, judges)
     members = list(mixture.members)
-    again = better and split.again
-    if again:
-        for place, (one, state) in enumerate(zip(configs, states, strict=True)):
-            course = material.course(one, split.judged, split.judged, place)
-            folder = run.folder / "again" / str(place)
-            part = dataclasses.replace(part_of(run, done, total, "once more from all, "), folder=folder)
-            learn(course, part, material.name, state.best_step)
-            members[place] = course.member
-            done += one.steps or 0
     counted = [place for place, share in enumerate(mixture.shares) if share > 0]
+    again = better and split.again
+    for place in counted if again else []:
+        course = material.course(configs[place], split.judged, split.judged, place)
+        folder = run.folder / "again" / str(place)
+        part = dataclasses.replace(part_of(run, done, total, "once more from all, "), folder=folder)
+        learn(course, part, material.name, states[place].best_step)
+        members[place] = course.member
+        done += configs[place].steps or 0
+    run.on_progress(Progress(total, total, "writing the version", checkpoint=total))
     batch = min(state.batch for state in states)
     if batch < (config.batch or 1):
         reasons.append(f"batch {batch}: the device's memory was too small for {config.batch} windows at once.")
