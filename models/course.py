@@ -5,13 +5,14 @@ score."""
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.covariates import Store
 from models.forecaster import Inputs, Member, Prepared, middle
 from models.metrics import naive_scale
 from models.scaling import Scaled
@@ -30,15 +31,19 @@ HEAVY = 20.0  # the largest weight of a window over the usual one
 @dataclass(frozen=True)
 class Batch:
     """Windows on the device: what the network gets, and the scaled target (batch, horizon) with its mask and each
-    window's weight (batch, 1), all float32."""
+    window's weight (batch, 1), all float32. Features come later (`Course.ready`): for a whole pool they are large.
+    `places` (batch, 3) is where they are found, `blind` (batch, category) what is not to be known of them."""
 
     ready: Prepared
     target: Tensor
     known: Tensor
     weight: Tensor
+    places: Tensor | None = None
+    blind: Tensor | None = None
 
     def rows(self, which: Tensor) -> "Batch":
-        return Batch(self.ready.rows(which), self.target[which], self.known[which], self.weight[which])
+        parts = (self.target, self.known, self.weight, self.places, self.blind)
+        return Batch(self.ready.rows(which), *(part if part is None else part[which] for part in parts))  # pyright: ignore
 
 
 class Course:
@@ -51,13 +56,16 @@ class Course:
     def __init__(self, member: Member, panel: Panel, limits: Ints, until: Ints, device: torch.device) -> None:
         config = member.config
         self.config, self.panel, self.limits, self.until, self.device = config, panel, limits, until, device
-        self.member = member.to(device)
         self.store = torch.device("cpu") if device.type == "mps" else device
         self.values = torch.from_numpy(panel.values).to(self.store)
         self.present = torch.from_numpy(panel.present).to(self.store)
         self.steps = torch.arange(-_of(config.context), _of(config.horizon), device=self.store)
+        self.beside = None if member.beside is None else Store(member.beside, panel, self.steps)
+        self.member = member.to(device)
         sizes = (_of(config.context), _of(config.horizon), _of(config.season), config.aligned or 0.0)
         self.sampler = Sampler.of(panel, limits, sizes)
+        needed = -(-_of(config.steps) * _of(config.batch) // REUSED)
+        self.pooled = min(POOL, -(-needed // 1024) * 1024)
         self.scales, sizes_of = series_sizes(panel, limits, _of(config.season))
         self.weights = torch.from_numpy(_weights(self.scales, sizes_of)).to(self.store)
 
@@ -83,23 +91,33 @@ class Course:
         mean = weight.mean()
         weight = (weight / torch.where(mean > 0, mean, 1.0)).clamp(max=HEAVY)
         target, known, weight = (part.float().to(self.device) for part in (target, known, weight))
-        return Batch(ready.narrow(self.device), target, known, weight)
+        places = None if self.beside is None else self.beside.places(which, ends).to(self.device)
+        return Batch(ready.narrow(self.device), target, known, weight, places)
+
+    def ready(self, batch: Batch) -> Prepared:
+        """What the network gets of a batch, features included."""
+        if self.beside is None or batch.places is None:
+            return batch.ready
+        features, static = self.beside.gather(batch.places, batch.ready.mask, batch.blind)
+        return replace(batch.ready, features=features, static=static)
 
     def pool(self, seed: int) -> Batch:
-        """`POOL` windows to learn from, some with steps taken away: prepared at once, which costs a fifth of preparing
-        each batch."""
+        """Windows to learn from, `pooled` of them, some with steps taken away: prepared at once, which costs a fifth of
+        preparing each batch."""
         random = np.random.default_rng(seed)
-        which, ends = self.sampler.draw(random, POOL)
-        kept = torch.from_numpy(spare(random, POOL, _of(self.config.context)))
+        which, ends = self.sampler.draw(random, self.pooled)
+        kept = torch.from_numpy(spare(random, self.pooled, _of(self.config.context)))
         parts = [
             self.batch(which[at : at + 1024], ends[at : at + 1024], self.limits, kept[at : at + 1024])
-            for at in range(0, POOL, 1024)
+            for at in range(0, self.pooled, 1024)
         ]
-        return joined(parts)
+        whole = joined(parts)
+        blind = None if self.beside is None else self.beside.blind(random, self.pooled)
+        return whole if blind is None else replace(whole, blind=blind.to(self.device))
 
     def loss(self, batch: Batch) -> Tensor:
         """The head's loss over known targets and windows, in scaled units, weighted."""
-        ready = batch.ready
+        ready = self.ready(batch)
         raw, base = self.member.raw(ready)
         losses = self.member.head.loss(raw, base, batch.target, ready.shift, ready.scale)
         counted = batch.known * batch.weight
@@ -123,7 +141,7 @@ class Course:
             logits = -4.0 * mean.log() if not self.member.bases.smooth else torch.zeros_like(mean)
             blank = torch.zeros(mean.shape[0], self.member.head.outputs, device=self.device)
             self.member.network.start_from(blank, logits)
-            missed = torch.where(counts, batch.target - self.member.raw(batch.ready)[1], torch.nan)
+            missed = torch.where(counts, batch.target - self.member.raw(self.ready(batch))[1], torch.nan)
             levels = torch.tensor(self.config.quantiles, device=self.device)
             found = torch.nanquantile(missed, levels, dim=0).T  # (horizon, level)
             found = torch.where(found.isnan(), found.nanmean(0), found).nan_to_num(0.0)
@@ -155,7 +173,12 @@ class Course:
             ready, scaled = self.member.prepare(inputs)
             rows = torch.from_numpy(which[part])
             units = torch.stack([1.0 / torch.from_numpy(self.scales)[rows], self.weights.cpu()[rows]], dim=1)
-            asked.append((ready.narrow(self.device), scaled, truth, known, units.to(self.store)))
+            ready = ready.narrow(self.device)
+            if self.beside is not None:
+                places = self.beside.places(which[part], ends[part]).to(self.device)
+                features, static = self.beside.gather(places, ready.mask, None)
+                ready = replace(ready, features=features, static=static)
+            asked.append((ready, scaled, truth, known, units.to(self.store)))
         levels = torch.tensor(self.config.quantiles, dtype=torch.float64, device=self.store)
         place = middle(self.config.quantiles)
 
@@ -184,7 +207,8 @@ def joined(parts: list[Batch]) -> Batch:
         return None if found[0] is None else torch.cat(found)
 
     ready = Prepared(**{field.name: of(field.name) for field in fields(Prepared)})  # pyright: ignore
-    return Batch(ready, *(torch.cat([getattr(part, name) for part in parts]) for name in ("target", "known", "weight")))
+    names = ("target", "known", "weight") if parts[0].places is None else ("target", "known", "weight", "places")
+    return Batch(ready, *(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def _of(value: int | None) -> int:
