@@ -2,7 +2,7 @@
 what was found. A score is written once, with the origins it was taken over, and never changes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,12 +75,15 @@ def run(attempt: Attempt) -> None:
         dataset = attempts.pinned_dataset(session, spec)
         calendar = datasets.calendar_of(dataset)
         series = datasets.read_series(session, dataset, revision=spec["revision"])
+        columns = datasets.read_columns(session, dataset, spec["revision"])
         version = registry.resolve(session, f"{spec['model']}/{spec['version']}").version
         folder, digest = version.folder, version.digest
     store.verify(path := store.local(attempt.settings.store, folder), digest)
+    opened = replace(open_artifact(path), calendar=calendar)  # the clock on which the series lie
+    series = opened.recoded(series, columns)
     asked = BacktestPlan(spec["origins"], spec["horizon"], spec["step"], tuple(spec["baselines"]))
     try:
-        result = backtest(open_artifact(path), series, asked, attempt.on_progress, attempt.should_stop)
+        result = backtest(opened, series, asked, attempt.on_progress, attempt.should_stop)
     except ModuleNotFoundError as error:
         raise Conflict(f"{error}.", code="extra-missing") from error
     row, notes = _row(attempt, calendar, series, result), result.notes

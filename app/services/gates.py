@@ -16,7 +16,7 @@ from app.errors import AppError, NotFound
 from app.services import registry
 from app.services.attempts import Attempt
 from app.services.registry import CHAMPION, Gate
-from models import BacktestPlan, OpenArtifact, Progress, Series, TrainResult, backtest, open_artifact
+from models import BacktestPlan, Column, OpenArtifact, Progress, Series, TrainResult, backtest, open_artifact
 
 log = logging.getLogger("gatecast.worker")
 
@@ -42,9 +42,12 @@ class Champion:
     scores: Scores
 
 
-def compare(attempt: Attempt, series: Sequence[Series], result: TrainResult) -> Gate | None:
-    """The new version's figure beside the champion's, over the last steps of each series and in the new version's scale
-    of errors; None when there is no champion or nobody asked."""
+Scored = tuple[OpenArtifact, Sequence[Series]]  # a version, and the series as it knows them
+
+
+def compare(attempt: Attempt, series: Sequence[Series], columns: Sequence[Column], result: TrainResult) -> Gate | None:
+    """The new version's figure beside the champion's, over the last steps of each series, whose covariates are
+    `columns`, and in the new version's scale of errors; None when there is no champion or nobody asked."""
     if attempt.spec["promote"] != "if_better":
         return None
     try:
@@ -59,13 +62,13 @@ def compare(attempt: Attempt, series: Sequence[Series], result: TrainResult) -> 
     try:
         store.verify(path := store.local(attempt.settings.store, champion.folder), champion.digest)
         theirs = open_artifact(path)
-        theirs = replace(theirs, config=theirs.config.replace(season=ours.config.season))
-        pair = [ours, theirs]
+        theirs = replace(theirs, config=theirs.config.replace(season=ours.config.season), calendar=ours.calendar)
+        pair = [(one, one.recoded(series, columns)) for one in (ours, theirs)]
         horizon = min(ours.horizon, theirs.horizon)
-        value, other, count = _figures(attempt, pair, series, horizon)
+        value, other, count = _figures(attempt, pair, horizon)
         refusal = few(count) or beaten(Scores(result.metrics, result.baselines), champion.scores)
         if refusal is None and ours.horizon < theirs.horizon and other is not None and value < other:
-            wide, other_wide, _ = _figures(attempt, pair, series, theirs.horizon)
+            wide, other_wide, _ = _figures(attempt, pair, theirs.horizon)
             refusal = shorter((ours.horizon, theirs.horizon), wide, other_wide)
     except (AppError, ValueError) as error:
         log.warning("job %s: version %d cannot be scored: %s", attempt.job, champion.number, error)
@@ -76,12 +79,10 @@ def compare(attempt: Attempt, series: Sequence[Series], result: TrainResult) -> 
     return Gate(METRIC, value, champion.number, other, origins, refusal)
 
 
-def _figures(
-    attempt: Attempt, pair: Sequence[OpenArtifact], series: Sequence[Series], horizon: int
-) -> tuple[float, float | None, int]:
+def _figures(attempt: Attempt, pair: Sequence[Scored], horizon: int) -> tuple[float, float | None, int]:
     """The figure of each of the pair over the last `horizon` steps, and the number of values it rests on."""
     plan = BacktestPlan(1, horizon, horizon, ())
-    ours, theirs = (backtest(opened, series, plan, should_stop=attempt.should_stop) for opened in pair)
+    ours, theirs = (backtest(opened, series, plan, should_stop=attempt.should_stop) for opened, series in pair)
     values = [next((row["value"] for row in found.scores if row["metric"] == METRIC), None) for found in (ours, theirs)]
     return math.inf if values[0] is None else values[0], values[1], ours.values
 

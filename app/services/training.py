@@ -87,6 +87,7 @@ def run(attempt: Attempt) -> None:
         dataset = attempts.pinned_dataset(session, spec)
         calendar = datasets.calendar_of(dataset)
         series = datasets.read_series(session, dataset, revision=spec["revision"])
+        columns = datasets.read_columns(session, dataset, spec["revision"])
         start = _start(session, spec.get("warm_start_from"), attempt.settings)
     folder = attempt.settings.checkpoints / attempt.job
     if not folder.exists():
@@ -96,14 +97,14 @@ def run(attempt: Attempt) -> None:
     if start is not None:
         lineage["warm_start_from"] = spec["warm_start_from"]
     surroundings = Run(folder, attempt.device, attempt.on_progress, attempt.should_stop, start=start, lineage=lineage)
-    result = train(series, calendar, TrainConfig.parse(spec["config"]), surroundings)
+    result = train(series, calendar, TrainConfig.parse(spec["config"]), surroundings, columns)
     attempts.persist(
         attempt.database, lambda session: attempts.log(session, attempt.job, attempt.number, result.reasons)
     )
     published = _publish(attempt, result.artifact)
     new = _version(attempt, dataset, result, published)
     for _ in range(SCORINGS):
-        gate = gates.compare(attempt, series, result)
+        gate = gates.compare(attempt, series, columns, result)
         try:
             _persist(attempt, new, gate)
             break
