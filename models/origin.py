@@ -71,7 +71,7 @@ class Origin:
     def member(self, place: int, config: TrainConfig) -> Member:
         """A copy of one of its networks to learn on with a config of `configs`: what is to stay as it is asks for no
         gradient. Scaling, bases and what covariates are standardised by are the version's."""
-        member = copy.deepcopy(self._members()[place])
+        member = copy.deepcopy(self._members()[place]).train()
         member.config = config
         member.network.shape = dataclasses.replace(member.network.shape, truncate=config.truncate)
         learned = {id(parameter) for parameter in member.network.unfrozen(config.unfrozen)}

@@ -11,7 +11,20 @@ from models import Calendar, OpenArtifact, Run, Series, TrainConfig, TrainResult
 
 torch.set_num_threads(1)
 
-TINY = TrainConfig(steps=30, hidden=16, layers=1, batch=32, horizon=6, context=48, segment=12, season=12, seed=3)
+TINY = TrainConfig(
+    steps=30,
+    hidden=16,
+    layers=1,
+    members=1,
+    base="mix",
+    batch=32,
+    learning_rate=2e-3,
+    horizon=6,
+    context=48,
+    segment=12,
+    season=12,
+    seed=3,
+)
 
 
 def waves(count: int, length: int, seed: int = 0) -> list[Series]:
