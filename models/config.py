@@ -37,6 +37,7 @@ class TrainConfig:
     head: HeadKind | None = None
     horizon: int | None = None
     context: int | None = None
+    read: int | None = None  # newest steps of the context that the network reads; its bases look at all of it
     segment: int | None = None  # steps eaten by one recurrent step; 1 = classic one-step input
     season: int | None = None
     scaling: Scaling | None = None
@@ -73,8 +74,12 @@ class TrainConfig:
             raise ValueError(f"minimum: expected less than maximum {self.maximum}, got {self.minimum}")
         if self.head == "negative_binomial" and self.scaling == "log":
             raise ValueError("scaling: expected std, mean or last with head 'negative_binomial', got 'log'")
-        if self.context is not None and self.segment is not None and self.context % self.segment:
-            raise ValueError(f"context: expected a multiple of segment {self.segment}, got {self.context}")
+        for name in ("context", "read"):
+            value = getattr(self, name)
+            if value is not None and self.segment is not None and value % self.segment:
+                raise ValueError(f"{name}: expected a multiple of segment {self.segment}, got {value}")
+        if self.context is not None and self.read is not None and self.read > self.context:
+            raise ValueError(f"read: expected at most context {self.context}, got {self.read}")
 
     def replace(self, **changes: Any) -> "TrainConfig":
         return dataclasses.replace(self, **changes)
@@ -110,6 +115,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "hidden": (4, 2048),
     "horizon": (1, 10_000),
     "context": (1, 100_000),
+    "read": (1, 100_000),
     "segment": (1, 10_000),
     "season": (1, 100_000),
     "steps": (0, 1_000_000),

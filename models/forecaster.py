@@ -94,6 +94,7 @@ class Member(nn.Module):
         super().__init__()
         shape = network_shape(config)
         self.config, self.kinds = config, bases
+        self.reads = config.read or config.context or 1
         self.bases = Bases(bases, config.context or 1, shape.horizon)
         self.head = make_head(config.head or "quantile", config.quantiles)
         self.design = design or Design()
@@ -109,7 +110,7 @@ class Member(nn.Module):
         """Scale the windows' newest steps and look up their bases."""
         length = self.config.context or 1
         context, mask = inputs.context[:, -length:], inputs.mask[:, -length:].to(inputs.context.dtype)
-        scaled = scale_window(context, mask, self.config.scaling or "std")
+        scaled = self._scaled(context, mask)
         values = scaled.apply(context) * mask
         bases, doubts = self.bases(values, mask)
         ready = Prepared(values.float(), mask.float(), bases, doubts, scaled.shift, scaled.scale, scaled.unit)
@@ -120,6 +121,15 @@ class Member(nn.Module):
             ready = replace(ready, features=features, static=static)
         return ready, scaled
 
+    def _scaled(self, context: Tensor, mask: Tensor) -> Scaled:
+        """How the windows are scaled: by the steps that the network reads, by all where those are missing."""
+        early = context.shape[1] - self.reads
+        if early == 0:
+            return scale_window(context, mask, self.config.scaling or "std")
+        late = torch.cat([torch.zeros_like(mask[:, :early]), mask[:, early:]], dim=1)
+        counted = torch.where(late.sum(1, keepdim=True) > 0, late, mask)
+        return scale_window(context * counted, counted, self.config.scaling or "std")
+
     def raw(self, ready: Prepared) -> tuple[Tensor, Tensor]:
         """The head's numbers (batch, horizon, outputs) and the base (batch, horizon) it corrects."""
         logits = -self.trust * (ready.doubts - ready.doubts.mean(1, keepdim=True)) if self.bases.count else ready.doubts
@@ -127,7 +137,8 @@ class Member(nn.Module):
         if self.beside is not None:
             features = None if features is None else self.beside.embed(features)
             static = None if static is None else self.beside.static.embed(static)
-        return self.network(ready.context, ready.mask, ready.bases, logits.float(), features=features, static=static)
+        context, mask = ready.context[:, -self.reads :], ready.mask[:, -self.reads :]
+        return self.network(context, mask, ready.bases, logits.float(), features=features, static=static)
 
     def scaled_quantiles(self, ready: Prepared) -> Tensor:
         """Quantiles in scaled units, (batch, horizon, level), without bounds."""
@@ -184,7 +195,6 @@ def network_shape(config: TrainConfig) -> Shape:
     for name, value in sizes.items():
         if value is None:
             raise ValueError(f"config: expected a value for {name}, got None")
-    del sizes["context"]
     return Shape(
         outputs=0,
         bases=0,

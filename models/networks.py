@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.cells import Cell, State, make_cell, rest, run, step
+from models.cells import Cell, State, make_cell, remember, rest, run, step
 
 EFFECTS = 32  # units that turn a step's features into effects
 
@@ -22,7 +22,8 @@ class Shape:
     `features` the columns of known steps, `static` the width of what is known of a series; 0 for none. `truncate` is in
     recurrent steps. `references` says for each base which of the context's steps it repeats, for a step's features to
     be set against those that are in its base already: (period, fade) means the same place of the cycles before, each
-    weighing `fade` times the one after it (0: the newest alone); () where no base repeats anything."""
+    weighing `fade` times the one after it (0: the newest alone); () where no base repeats anything. `context` is the
+    usual number of steps read, 0 for unknown: cells that read it step by step start with memories as long."""
 
     cell: str
     layers: int
@@ -38,6 +39,7 @@ class Shape:
     features: int = 0
     static: int = 0
     references: tuple[tuple[int, float], ...] = ()
+    context: int = 0
 
 
 class Ahead(NamedTuple):
@@ -98,7 +100,11 @@ class Network(nn.Module):
                 self.gate.bias.zero_()
 
     def _cell(self, size: int) -> Cell:
-        return make_cell(self.shape.cell, self.shape.activation, size, self.shape.hidden, self.shape.layers)
+        shape = self.shape
+        cell = make_cell(shape.cell, shape.activation, size, shape.hidden, shape.layers)
+        if shape.segment == 1 and shape.context:
+            remember(cell, shape.context)
+        return cell
 
     def forward(
         self,
@@ -120,7 +126,8 @@ class Network(nn.Module):
         static).
         """
         time = int(context.shape[1])
-        inputs = self._inputs(context, mask, None if features is None else features[:, :time])
+        read = None if features is None else features[:, : features.shape[1] - horizon][:, -time:]
+        inputs = self._inputs(context, mask, read)
         first = context.new_zeros(context.shape[0], self.shape.hidden)
         added = None
         if self.known is not None and static is not None:
@@ -133,7 +140,7 @@ class Network(nn.Module):
             other = end[0][-1]
         last = self._read(state[0][-1], other, added)
         base, weights = self._mix(last, bases, logits)
-        ahead = self._ahead(base, weights, features, time)
+        ahead = self._ahead(base, weights, features)
         raw = self._direct(last, ahead) if self.start is None else self._roll(state, ahead, self.start, (other, added))
         return raw, base
 
@@ -169,12 +176,14 @@ class Network(nn.Module):
         weights = torch.softmax((own + logits[..., None]).to(bases.dtype), dim=1).transpose(1, 2)
         return (bases * weights).sum(2), weights
 
-    def _ahead(self, base: Tensor, weights: Tensor, features: Tensor | None, time: int) -> Ahead:
+    def _ahead(self, base: Tensor, weights: Tensor, features: Tensor | None) -> Ahead:
         if features is None:
             return Ahead(base.float(), None)
-        past, own = features[:, :time], features[:, time:]
+        past, own = features[:, : -int(base.shape[1])], features[:, -int(base.shape[1]) :]
         there = torch.zeros_like(own)
         for pair in sorted(set(self.shape.references)):
+            if pair[0] > time:
+                continue
             columns = [place for place, each in enumerate(self.shape.references) if each == pair]
             share = weights[:, :, columns].sum(2, keepdim=True).float()
             there = there + share * repeated(past, pair, int(own.shape[1]))

@@ -77,6 +77,7 @@ def complete(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, dict[str, 
     segment, context = _context(config, season, horizon, facts)
     segment = pick("segment", segment, "a part of the season, eaten by one recurrent step")
     context = pick("context", context, "several seasons, as far as the longer series reach")
+    read = pick("read", _read(context, segment, horizon, facts), "as far back as most windows to learn from reach")
     windows = max(1, facts.points - len(facts.lengths) * horizon)
     small = windows < FEW
     smooth = season <= SHORT_SEASON
@@ -85,6 +86,7 @@ def complete(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, dict[str, 
         "horizon": horizon,
         "segment": segment,
         "context": context,
+        "read": read,
         "cell": pick("cell", "gru", "the usual choice"),
         "layers": pick("layers", 1, "more gain little"),
         "hidden": pick("hidden", 32 if small else 64 if smooth else rung["hidden"], f"{windows} windows to learn from"),
@@ -132,6 +134,8 @@ def members_of(asked: TrainConfig, full: TrainConfig, facts: Facts, scalings: Se
             changes["base"] = "mix"
         if asked.context is None and full.base != "smooth":
             changes["context"] = (context, context, shorter, longer)[place % 4]
+            if asked.read is None:
+                changes["read"] = changes["context"] if full.read == context else min(changes["context"], full.read or 1)
         lined.append(full.replace(members=1, **changes))
     if full.base == "smooth" and asked.base is None and asked.steps != 0:
         scaling = asked.scaling or ("log" if facts.positive and full.head != "negative_binomial" else "last")
@@ -142,6 +146,14 @@ def members_of(asked: TrainConfig, full: TrainConfig, facts: Facts, scalings: Se
 def _horizon(name: str, season: int, facts: Facts) -> int:
     usual = HORIZONS.get(name.split("-", 1)[0], min(max(season, 12), 96))
     return int(max(1, min(usual, facts.usual // 3)))
+
+
+def _read(context: int, segment: int, horizon: int, facts: Facts) -> int:
+    """How much of a context the network reads: all, unless a usual series has few windows that fill it. A network that
+    hardly ever saw a full context is at a loss when it is asked with one."""
+    filled = (facts.usual - 2 * horizon) * 3 // 5
+    wanted = max(filled, 2 * max(segment, facts.calendar.frequency.season), 8)
+    return min(context, max(segment, wanted // segment * segment))
 
 
 def _context(config: TrainConfig, season: int, horizon: int, facts: Facts) -> tuple[int, int]:
