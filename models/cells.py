@@ -19,6 +19,28 @@ def make_cell(kind: str, activation: str, size: int, hidden: int, layers: int) -
     return (nn.GRU if kind == "gru" else nn.LSTM)(size, hidden, layers, batch_first=True)
 
 
+def remember(cell: Cell, reach: int) -> None:
+    """Set a new cell's weights so that its units keep what they hold for 1 to `reach` steps, where torch's own forget
+    it within a few and then have no gradient to learn otherwise from. Gates: biases from the logarithm of a uniform
+    number of steps (Tallec and Ollivier 2018). Plain cells: an orthogonal matrix, for relu the identity (Le, Jaitly
+    and Hinton 2015)."""
+    hidden = cell.hidden_size
+    with torch.no_grad():
+        for layer in range(cell.num_layers):
+            bias, other = getattr(cell, f"bias_ih_l{layer}"), getattr(cell, f"bias_hh_l{layer}")
+            kept = slice(hidden, 2 * hidden)  # the forget gate of an LSTM, the update gate of a GRU
+            held = torch.empty(hidden).uniform_(1.0, max(2.0, reach - 1.0)).log()
+            if isinstance(cell, nn.RNN):
+                weight = getattr(cell, f"weight_hh_l{layer}")
+                (nn.init.eye_ if cell.nonlinearity == "relu" else nn.init.orthogonal_)(weight)
+                bias.zero_()
+                other.zero_()
+                continue
+            bias[kept], other[kept] = held, 0.0
+            if isinstance(cell, nn.LSTM):
+                bias[:hidden], other[:hidden] = -held, 0.0  # the input gate: a slow unit fills slowly
+
+
 def rest(cell: Cell, first: Tensor) -> State:
     """The state before the first step: `first` (batch, hidden) in each layer, an empty memory. Given by hand, because
     an exporter bakes the default's batch size in."""
