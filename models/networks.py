@@ -122,11 +122,11 @@ class Network(nn.Module):
         `context` (batch, time) scaled, 0 where missing; `mask` (batch, time); time is a multiple of the segment.
         `bases` (batch, horizon, base) scaled, whose type the mix keeps; its horizon is the one forecast, which the
         direct decoder has to have been made for. `logits` (batch, base) is what the window itself says for each base,
-        added to the gate's own. `features` (batch, time + horizon, feature), 0 where unknown; `static` (batch,
-        static).
+        added to the gate's own. `features` (batch, at least time + horizon, feature), 0 where unknown, reaches back as
+        far as the bases do; `static` (batch, static).
         """
-        time = int(context.shape[1])
-        read = None if features is None else features[:, : features.shape[1] - horizon][:, -time:]
+        time, horizon = int(context.shape[1]), int(bases.shape[1])
+        read = None if features is None else features[:, :-horizon][:, -time:]
         inputs = self._inputs(context, mask, read)
         first = context.new_zeros(context.shape[0], self.shape.hidden)
         added = None
@@ -182,8 +182,6 @@ class Network(nn.Module):
         past, own = features[:, : -int(base.shape[1])], features[:, -int(base.shape[1]) :]
         there = torch.zeros_like(own)
         for pair in sorted(set(self.shape.references)):
-            if pair[0] > time:
-                continue
             columns = [place for place, each in enumerate(self.shape.references) if each == pair]
             share = weights[:, :, columns].sum(2, keepdim=True).float()
             there = there + share * repeated(past, pair, int(own.shape[1]))
