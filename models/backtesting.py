@@ -264,8 +264,11 @@ def _rows(
     rows: list[dict[str, Any]] = []
     for name, scores in found.items():
         for metric, values in {**scores, **owa(scores, found.get("naive2"))}.items():
-            fixed = {"metric": metric, "forecaster": name}
+            own = {"metric": metric, "forecaster": name}
             there: list[int] = np.flatnonzero(np.isfinite(values)).tolist()
-            for place, value in zip(there, values[there].tolist(), strict=True):
-                rows.append({label: labels[place], "value": value, **fixed} if label else {"value": value, **fixed})
+            pairs = zip(there, values[there].tolist(), strict=True)
+            if label:
+                rows += [{label: labels[place], "value": value, **own} for place, value in pairs]
+            else:
+                rows += [{"value": value, **own} for _, value in pairs]
     return rows

@@ -18,24 +18,37 @@ OWN = ("mase", "smape", "msis_80", "msis_95")  # whose overall figure is the mea
 class Tally:
     """What one forecaster's errors add up to, so that memory does not grow with the number of windows.
 
-    `levels` are the nine deciles, with those of the 95 % interval around them where it is to be scored."""
+    `levels` are the nine deciles, with those of the 95 % interval around them where it is to be scored. Each figure of
+    every value is one row of one array, so that they are summed together: a call costs more than a row's numbers do."""
 
     def __init__(self, series: int, horizon: int, levels: tuple[float, ...]) -> None:
         self.levels = levels
         self.steps = range(1, horizon + 1)
+        self.middle = levels.index(0.5)
         self.deciles = slice(levels.index(0.1), levels.index(0.9) + 1)
         self.ends = {80: (levels.index(0.1), levels.index(0.9))}
         if WIDE[0] in levels:
             self.ends[95] = (levels.index(WIDE[0]), levels.index(WIDE[1]))
-        names = ["mae", "square", "smape", "pinball", "size", "mase"]
-        names += [f"{name}_{share}" for share in self.ends for name in ("coverage", "interval", "msis")]
-        self.by_series = {name: np.zeros((2, series)) for name in names}  # sum and count
-        self.by_step = {name: np.zeros((2, horizon)) for name in names}
+        self.names = ["mae", "mase", "square", "size", "smape", "pinball"]
+        self.names += [f"{name}_{share}" for share in self.ends for name in ("coverage", "interval", "msis")]
+        self.series_sums = np.zeros((len(self.names), 2, series))  # sum and count
+        self.step_sums = np.zeros((len(self.names), 2, horizon))
+        self.space = np.empty((len(self.names), 0, horizon))
+
+    @property
+    def by_series(self) -> dict[str, Array]:
+        """Sum and count of each figure by series, (2, series)."""
+        return dict(zip(self.names, self.series_sums, strict=True))
+
+    @property
+    def by_step(self) -> dict[str, Array]:
+        """The same by steps ahead, (2, horizon)."""
+        return dict(zip(self.names, self.step_sums, strict=True))
 
     def part(self, series: slice) -> "Tally":
         """The same sums for those series alone, counted from 0: what is added to it is added to both."""
         found = copy(self)
-        found.by_series = {name: sums[:, series] for name, sums in self.by_series.items()}
+        found.series_sums = self.series_sums[..., series]
         return found
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # squares of 1e200 are infinite and count nowhere
@@ -43,41 +56,46 @@ class Tally:
         """Add windows of the series `which` (window,), ascending: `truth` (window, horizon), `quantiles` (level,
         window, horizon), MASE's `scales` (series,). `quantiles` are used up: to allocate as much again would cost more
         than the sums."""
-        point = np.abs(quantiles[self.levels.index(0.5)])
-        over = np.subtract(quantiles, truth, out=quantiles)
-        error, size = np.abs(over[self.levels.index(0.5)]), np.abs(truth)
+        if self.space.shape[1:] != truth.shape:
+            self.space = np.empty((len(self.names), *truth.shape))
+        found: dict[str, Array] = {name: self.space[place] for place, name in enumerate(self.names)}
         unit = scales[which][:, None]
-        self._put("mae", which, error)
-        self._put("mase", which, error / unit)
-        self._put("square", which, error**2)
-        self._put("size", which, size)
-        size = size + point
-        share = np.where(np.isnan(size), np.nan, 0.0)
-        self._put("smape", which, np.divide(200.0 * error, size, out=share, where=size > 0))
+        size = np.abs(quantiles[self.middle])
+        over = np.subtract(quantiles, truth, out=quantiles)
+        error = np.abs(over[self.middle], out=found["mae"])
+        np.divide(error, unit, out=found["mase"])
+        np.square(error, out=found["square"])
+        size += np.abs(truth, out=found["size"])
+        found["smape"][...] = np.where(np.isnan(size), np.nan, 0.0)
+        np.divide(200.0 * error, size, out=found["smape"], where=size > 0)
         for percent, (low, high) in self.ends.items():
             below, above = over[low], over[high]
             inside = (below <= 0) & (above >= 0)
-            self._put(f"coverage_{percent}", which, np.where(np.isnan(error), np.nan, inside))
-            interval = metrics.interval_score(np.zeros(()), below, above, percent / 100)
-            self._put(f"interval_{percent}", which, interval)
-            self._put(f"msis_{percent}", which, interval / unit)
+            found[f"coverage_{percent}"][...] = np.where(np.isnan(error), np.nan, inside)
+            interval = found[f"interval_{percent}"]
+            interval[...] = metrics.interval_score(np.zeros(()), below, above, percent / 100)
+            np.divide(interval, unit, out=found[f"msis_{percent}"])
         over = over[self.deciles]
-        loss = -np.tensordot(metrics.DECILES, over, 1)  # the pinball loss of level q is max(over, 0) - q over
-        loss += np.maximum(over, 0.0, out=over).sum(axis=0)
-        self._put("pinball", which, loss * (2.0 / len(metrics.DECILES)))
+        np.negative(
+            np.tensordot(metrics.DECILES, over, 1), out=found["pinball"]
+        )  # a level's loss: max(over, 0) - q over
+        found["pinball"] += np.maximum(over, 0.0, out=over).sum(axis=0)
+        found["pinball"] *= 2.0 / len(metrics.DECILES)
+        self._sum(which, self.space)
 
-    def _put(self, name: str, which: Ints, values: Array) -> None:
-        """Add `values` (window, horizon), those that are finite."""
-        rows, steps = values.sum(axis=1), values.sum(axis=0)
-        wide, long = np.full(len(values), values.shape[1]), np.full(values.shape[1], len(values))
+    def _sum(self, which: Ints, values: Array) -> None:
+        """Add `values` (figure, window, horizon), those that are finite."""
+        rows, steps = values.sum(axis=2), values.sum(axis=1)  # (figure, window), (figure, horizon)
+        wide, long = np.full(rows.shape, float(values.shape[2])), np.full(steps.shape, float(values.shape[1]))
         if not np.isfinite(rows).all():
             there = np.isfinite(values)
-            filled = np.where(there, values, 0.0)
-            rows, steps, wide, long = filled.sum(axis=1), filled.sum(axis=0), there.sum(axis=1), there.sum(axis=0)
-        first, count = which[0], which[-1] - which[0] + 1
-        for row, part in ((0, rows), (1, wide)):
-            self.by_series[name][row, first : first + count] += np.bincount(which - first, part, count)
-        self.by_step[name] += steps, long
+            values[~there] = 0.0
+            rows, steps, wide, long = values.sum(axis=2), values.sum(axis=1), there.sum(axis=2), there.sum(axis=1)
+        first = np.flatnonzero(np.diff(which, prepend=-1))  # of each series' windows
+        self.series_sums[:, 0, which[first]] += np.add.reduceat(rows, first, axis=1)
+        self.series_sums[:, 1, which[first]] += np.add.reduceat(wide, first, axis=1)
+        self.step_sums[:, 0] += steps
+        self.step_sums[:, 1] += long
 
     @property
     def count(self) -> int:
