@@ -20,7 +20,7 @@ from models.config import Progress, Run, TrainConfig
 from models.course import Course, series_weights
 from models.forecaster import Member
 from models.learning import learn
-from models.origin import Origin
+from models.parent import Parent
 from models.presets import Facts, bases_of, options
 from models.series import Series
 from models.splits import MANY, Split
@@ -36,7 +36,7 @@ CLOSE = 1.15  # times the best score: scalings up to it have a member
 @dataclass(frozen=True)
 class Material:
     """What every course of one run is made from. `name` is a fingerprint of the series, and of the version that the run
-    starts from, its `origin`, where there is one."""
+    starts from, its `parent`, where there is one."""
 
     series: Sequence[Series]
     panel: Panel
@@ -44,14 +44,14 @@ class Material:
     device: torch.device
     name: str
     split: Split
-    origin: Origin | None = None
+    parent: Parent | None = None
 
     def course(self, config: TrainConfig, learned: Ints, until: Ints, place: int = 0) -> Course:
         """A course over the first `learned` (series,) steps of each series, that looks at those up to `until`: of a new
-        network, or of the origin's network at `place`."""
-        if self.origin is not None:
-            member = self.origin.member(place, config)
-            return self.origin.course(member, self.panel, learned, until, self.device)
+        network, or of the parent's network at `place`."""
+        if self.parent is not None:
+            member = self.parent.member(place, config)
+            return self.parent.course(member, self.panel, learned, until, self.device)
         torch.manual_seed(config.seed)
         beside = self.panel.beside
         design = None if beside is None else beside.design.part(bool(config.calendar), bool(config.covariates))
@@ -78,10 +78,10 @@ class Material:
         return {_digest(one.key): int(end) for one, end in zip(self.series, ends, strict=True)}
 
     def _seen(self, which: Ints, ends: Ints) -> bool:
-        """Whether the origin has learned from most of these windows' targets."""
-        if self.origin is None or not len(which):
+        """Whether the parent has learned from most of these windows' targets."""
+        if self.parent is None or not len(which):
             return False
-        taught = self.origin.manifest["taught"]
+        taught = self.parent.manifest["taught"]
         until = np.array([taught.get(_digest(one.key), one.start) for one in self.series])
         return bool(np.mean(self._starts()[which] + ends < until[which]) > 0.5)
 

@@ -23,7 +23,7 @@ from models.features import beside, offer, recoded
 from models.forecaster import Forecaster, Member, inputs_of
 from models.inference import open_artifact
 from models.learning import State, learn
-from models.origin import Origin
+from models.parent import Parent
 from models.presets import Facts, complete, members_of, options
 from models.search import Material, part_of, try_options
 from models.series import Column, Series
@@ -48,27 +48,27 @@ def train(
     usable = [one for one in series if np.count_nonzero(~np.isnan(one.target)) >= 2]
     if not usable:
         raise ValueError(f"series: expected at least one with two known values, got none in {len(series)}")
-    origin = None if run.start is None else Origin.load(run.start, run.lineage.get("warm_start_from", "the version"))
-    asked = config if origin is None else continued(config, origin.manifest, calendar.frequency)
+    parent = None if run.start is None else Parent.load(run.start, run.lineage.get("warm_start_from", "the version"))
+    asked = config if parent is None else continued(config, parent.manifest, calendar.frequency)
     known = Facts.of(calendar, usable)
     full, reasons = complete(asked, known)
-    if origin is not None:
-        full, reasons = gentler(asked, full, origin.manifest, reasons | {"start": origin.said(full)})
+    if parent is not None:
+        full, reasons = gentler(asked, full, parent.manifest, reasons | {"start": parent.said(full)})
     longest = max(one.context or 1 for one in members_of(asked, full, known, ()))
     panel = Panel.of(usable, max(longest, full.horizon or 1))
-    name = fingerprint(usable) + (origin.weights if origin else "")
-    material = Material(usable, panel, calendar, device, name, split(panel.lengths, full.horizon or 1), origin)
+    name = fingerprint(usable) + (parent.weights if parent else "")
+    material = Material(usable, panel, calendar, device, name, split(panel.lengths, full.horizon or 1), parent)
     offered = "calendar" in options(asked, full, known)
     material, full, missing = with_features(material, columns, full, offered)
     tried, done = dict[str, str](), 0
     with threads_for((full.batch or 1) * (full.hidden or 1)):
-        if origin is None:
+        if parent is None:
             options_found = try_options(material, full, asked, known, run)
             full, tried, done = options_found.config, options_found.reasons, options_found.done
             configs = members_of(asked, full, known, options_found.scalings)
             full = full.replace(context=longest)
         else:
-            configs = origin.configs(full)
+            configs = parent.configs(full)
         forecaster, found = fit(material, full, configs, run, done)
     facts = {
         "calendar": calendar_facts(calendar),
@@ -89,8 +89,8 @@ def with_features(
     `offered` to short runs. The config without what is asked for and not there, and field -> reason of that."""
     wanted = material.calendar if config.calendar or offered else None
     series, pad = material.series, int(material.panel.firsts[0])  # its first cells are those before the first series
-    if material.origin is not None:
-        design = design_of(material.origin.forecaster)
+    if material.parent is not None:
+        design = design_of(material.parent.forecaster)
         series = recoded(series, columns, design)
         found = beside(series, material.panel, material.calendar, design, pad)
     else:
@@ -130,8 +130,8 @@ def fit(
     assert course is not None
     judges = material.judges(course.examined(), config)  # all members look at the same
     mixture, better, reasons = judges.mixture(members), True, list[str]()
-    if material.origin is not None:
-        mixture, better, reasons = material.origin.weighed(mixture, judges)
+    if material.parent is not None:
+        mixture, better, reasons = material.parent.weighed(mixture, judges)
     members = list(mixture.members)
     counted = [place for place, share in enumerate(mixture.shares) if share > 0]
     again = better and split.again

@@ -9,10 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from models import Calendar, Frequency, Run, Series, Stopped, TrainConfig, TrainResult, continued, open_artifact, train
+from models import (
+    Calendar,
+    Column,
+    Frequency,
+    Run,
+    Series,
+    Stopped,
+    TrainConfig,
+    TrainResult,
+    continued,
+    open_artifact,
+    train,
+)
 from models.artifact import load_forecaster
 from models.config import RANGES
-from models.origin import Origin
+from models.parent import Parent
 from models.warm import ANEW, FREE, gentler
 
 from .conftest import TINY, waves
@@ -188,16 +200,16 @@ def test_only_what_is_unfrozen_learns(
 
 
 def test_step_0_is_the_version_itself(version: TrainResult, months: Calendar) -> None:
-    origin = Origin.load(version.artifact, "load/1")
+    parent = Parent.load(version.artifact, "load/1")
     loaded = load_forecaster(version.artifact)
-    config = origin.configs(version.config)[1]
-    member = origin.member(1, config)
+    config = parent.configs(version.config)[1]
+    member = parent.member(1, config)
     for one, other in zip(member.parameters(), loaded.members[1].parameters(), strict=True):
         assert torch.equal(one, other)
     assert config.seed == version.config.seed + 1
     assert member.training  # which cuts of the gradient ask for
     next(member.parameters()).data.add_(1.0)  # a copy: the version stays as it is
-    assert not torch.equal(next(member.parameters()), next(origin.forecaster.members[1].parameters()))
+    assert not torch.equal(next(member.parameters()), next(parent.forecaster.members[1].parameters()))
 
 
 def test_a_warm_start_in_pieces_is_one_in_one_go(version: TrainResult, months: Calendar, tmp_path: Path) -> None:
@@ -238,3 +250,55 @@ def test_a_version_that_does_not_fit_is_refused_before_anything_is_learned(
     (tmp_path / "torn").mkdir()
     with pytest.raises(ValueError, match=r"manifest\.json: expected a manifest"):
         train(waves(2, 60), Calendar.of("MS"), LAZY, Run(tmp_path, device="cpu", start=tmp_path / "torn"))
+
+
+# ---------------------------------------------------------------- covariates
+
+
+def promoted(seed: int, codes: tuple[float, float], scale: float = 1.0) -> list[Series]:
+    """Series that a promotion lifts, with a category, whose text "a" has the first of `codes` and "b" the other."""
+    random = np.random.default_rng(seed)
+    found: list[Series] = []
+    for number in range(4):
+        promotion = (random.random(96) < 0.3) * scale
+        target = 20 + 5 * promotion[:90] / scale + random.normal(0, 0.3, 90)
+        static = {"kind": codes[number % 2]}
+        found.append(Series(f"p{seed}{number}", target, future={"promotion": promotion}, static=static))
+    return found
+
+
+def columns(*categories: str) -> list[Column]:
+    return [Column("promotion", "future"), Column("kind", "static", "category", categories)]
+
+
+def test_covariates_mean_what_they_meant_to_the_version(months: Calendar, tmp_path: Path) -> None:
+    """Means, deviations and codes stay the version's, whatever the new data's are; also when learned in pieces."""
+    config = TINY.replace(steps=10, covariates=True, calendar=True)
+    run = Run(tmp_path / "version", device="cpu")
+    version = train(promoted(0, (1.0, 2.0)), months, config, run, columns("a", "b"))
+    new, named = promoted(1, (2.0, 1.0), scale=7.0), columns("b", "a")
+
+    def again(run: Run) -> TrainResult:
+        asked = TrainConfig(steps=10, learning_rate=1e-2)
+        return train(new, months, asked, dataclasses.replace(run, start=version.artifact), named)
+
+    whole = again(Run(tmp_path / "whole", device="cpu"))
+    ours, theirs = weights(version), weights(whole)
+    fixed = [name for name in ours if name.endswith((".mean", ".deviation"))]
+    assert fixed
+    for name in fixed:
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    assert any((ours[name] != theirs[name]).any() for name in ours if ".categories." in name)
+    before, after = (json.loads((run.artifact / "manifest.json").read_bytes())["features"] for run in (version, whole))
+    assert before == after
+    assert (whole.config.covariates, whole.config.calendar) == (True, True)
+    assert same(whole, in_pieces(again, tmp_path / "pieces", 6))
+
+
+def test_a_column_that_is_not_there_is_unknown(months: Calendar, tmp_path: Path) -> None:
+    config = TINY.replace(steps=10, covariates=True, calendar=False)
+    run = Run(tmp_path / "version", device="cpu")
+    version = train(promoted(0, (1.0, 2.0)), months, config, run, columns("a", "b"))
+    bare = train(waves(4, 80), months, LAZY, started(version, tmp_path / "bare"))
+    assert bare.config.covariates
+    assert np.isfinite(bare.metrics["mase"])

@@ -34,7 +34,7 @@ class WarmCourse(Course):
 
 
 @dataclass(frozen=True)
-class Origin:
+class Parent:
     """A version to start from. `name` is for people."""
 
     manifest: dict[str, Any]
@@ -42,7 +42,7 @@ class Origin:
     name: str
 
     @classmethod
-    def load(cls, folder: Path, name: str) -> "Origin":
+    def load(cls, folder: Path, name: str) -> "Parent":
         """The version in `folder`. Raises ValueError when it is not a whole artifact of this format."""
         return cls(read_manifest(folder), load_forecaster(folder), name)
 
