@@ -8,54 +8,18 @@ coverage of the 80 % interval, and the CPU seconds of training. The test part is
 held-out steps of the training part."""
 
 import argparse
-import json
-import resource
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
+import ours
+import runs  # noqa: F401  before torch: it says that threads do not spin while they wait
+import sets
 import torch
 
-from models import Calendar, Run, Series, TrainConfig, open_artifact, train
-from models.baselines import baseline_quantiles, seasonal_naive
+from models import Run, TrainConfig, open_artifact, train
+from models.baselines import baseline_quantiles
 from models.metrics import DECILES, coverage, mase, mean_over, naive_scale, smape, wql
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """One data set: `train` as series, `truth` (series, horizon) aligned with them."""
-
-    meta: dict[str, Any]
-    calendar: Calendar
-    train: list[Series]
-    truth: np.ndarray
-    test: pd.DataFrame
-
-
-def read(folder: Path) -> DataSet:
-    """The data set in `folder`."""
-    meta = json.loads((folder / "meta.json").read_text())
-    calendar = Calendar.of(meta["freq"])
-    frames = {}
-    for part in ("train", "test"):
-        path = folder / f"{part}.parquet"
-        frame = pd.read_parquet(path) if path.exists() else pd.read_csv(folder / f"{part}.csv")
-        frame["unique_id"] = frame["unique_id"].astype(str)
-        times = pd.to_datetime(frame["ds"]).astype("datetime64[us]").astype("int64").to_numpy()
-        frame["step"], frame["phase"] = calendar.locate(times)
-        frames[part] = frame.sort_values(["unique_id", "step"], kind="stable")
-    truths = {key: rows["y"].to_numpy(float) for key, rows in frames["test"].groupby("unique_id")}
-    series = []
-    for key, rows in frames["train"].groupby("unique_id"):
-        steps = rows["step"].to_numpy()
-        target = np.full(int(steps[-1] - steps[0]) + 1, np.nan)
-        target[steps - steps[0]] = rows["y"].to_numpy(float)
-        series.append(Series(str(key), target, int(steps[0]), int(rows["phase"].iloc[-1])))
-    truth = np.stack([truths[one.key] for one in series])
-    return DataSet(meta, calendar, series, truth, frames["test"])
 
 
 def seasonal(values: np.ndarray, season: int) -> bool:
@@ -90,46 +54,42 @@ def naive2(values: np.ndarray, season: int, horizon: int) -> np.ndarray:
 
 
 def filled(values: np.ndarray) -> np.ndarray:
-    return pd.Series(values).ffill().bfill().to_numpy()
+    """The values with each missing one as the one known before it, at the front as the first known."""
+    known = np.flatnonzero(~np.isnan(values))
+    return values[known[np.maximum(np.searchsorted(known, np.arange(len(values)), "right") - 1, 0)]]
 
 
-def score(data: DataSet, quantiles: np.ndarray) -> dict[str, float]:
+def truth_of(data: sets.DataSet) -> np.ndarray:
+    """The test part (series, horizon), which must follow each series without a gap."""
+    return np.stack([data.test[one.key][1] for one in data.train])
+
+
+def score(data: sets.DataSet, quantiles: np.ndarray) -> dict[str, float]:
     """Scores of decile forecasts (series, horizon, 9)."""
     season = max(1, int(data.meta["season_length"]))
+    truth = truth_of(data)
     scales = np.array([naive_scale(one.target, season) for one in data.train])
     point = quantiles[..., 4]
-    reference = np.stack([naive2(filled(one.target), season, data.truth.shape[1]) for one in data.train])
-    ours = [float(mean_over(smape(data.truth, point, 1))), float(mean_over(mase(data.truth, point, scales, 1)))]
+    reference = np.stack([naive2(filled(one.target), season, data.horizon) for one in data.train])
+    ours = [float(mean_over(smape(truth, point, 1))), float(mean_over(mase(truth, point, scales, 1)))]
     theirs = [
-        float(mean_over(smape(data.truth, reference, 1))),
-        float(mean_over(mase(data.truth, reference, scales, 1))),
+        float(mean_over(smape(truth, reference, 1))),
+        float(mean_over(mase(truth, reference, scales, 1))),
     ]
     return {
         "sMAPE": ours[0],
         "MASE": ours[1],
         "OWA": (ours[0] / theirs[0] + ours[1] / theirs[1]) / 2,
-        "wQL": wql(data.truth, quantiles, DECILES),
-        "cov80": float(coverage(data.truth, quantiles[..., 0], quantiles[..., 8])),
+        "wQL": wql(truth, quantiles, DECILES),
+        "cov80": float(coverage(truth, quantiles[..., 0], quantiles[..., 8])),
     }
 
 
-def baseline(data: DataSet) -> np.ndarray:
+def baseline(data: sets.DataSet) -> np.ndarray:
     """Seasonal naive's deciles."""
     season = max(1, int(data.meta["season_length"]))
-    rows = [baseline_quantiles(one.target[None], season, data.truth.shape[1], DECILES)[0] for one in data.train]
-    assert np.isfinite(seasonal_naive(data.train[0].target[None], season, 1)).all()
+    rows = [baseline_quantiles(one.target[None], season, data.horizon, DECILES)[0] for one in data.train]
     return np.stack(rows)
-
-
-def settings(pairs: list[str]) -> dict[str, Any]:
-    found = {}
-    for pair in pairs:
-        name, _, value = pair.partition("=")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found
 
 
 def show(name: str, scores: dict[str, float]) -> None:
@@ -146,26 +106,23 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    data = read(asked.folder)
+    data = sets.read(asked.folder)
     show("seasonal naive", score(data, baseline(data)))
     for seed in range(asked.seeds):
-        config = TrainConfig(preset=asked.preset, seed=seed, **{"horizon": data.truth.shape[1], **settings(asked.set)})
-        before = resource.getrusage(resource.RUSAGE_SELF)
+        config = TrainConfig(preset=asked.preset, seed=seed, **{"horizon": data.horizon, **ours.settings(asked.set)})
+        before = ours.usage()[0]
         with tempfile.TemporaryDirectory() as folder:
             result = train(data.train, data.calendar, config, Run(Path(folder)))
-            after = resource.getrusage(resource.RUSAGE_SELF)
-            forecast = open_artifact(result.artifact).forecast(data.train, data.truth.shape[1], DECILES)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            after, peak = ours.usage()
+            forecast = open_artifact(result.artifact).forecast(data.train, data.horizon, DECILES)
         if seed == 0:
             print("\n".join(f"  {reason}" for reason in result.reasons))
-        show(f"seed {seed}, {cpu:.1f} CPU s", score(data, forecast.quantiles))
+        show(f"seed {seed}, {after - before:.1f} CPU s", score(data, forecast.quantiles))
         for name, scores in {"held out": result.metrics, **result.baselines}.items():
             show(f"  {name}", {key: scores.get(key, np.nan) for key in ("mase", "smape", "wql", "coverage_80")})
-        peak = after.ru_maxrss / 1024
         print(f"  {result.parameters} parameters, {result.seconds:.1f} s, peak {peak:.0f} MB", flush=True)
         if asked.out:
-            deciles = {f"q{level:g}": forecast.quantiles[..., place].ravel() for place, level in enumerate(DECILES)}
-            data.test[["unique_id", "ds"]].assign(**deciles).to_csv(asked.out, index=False)
+            sets.write(asked.out, data, forecast.quantiles)
 
 
 if __name__ == "__main__":
