@@ -15,10 +15,12 @@ from app.cli.root import out
 METRICS = {
     "mase": "MASE",
     "smape": "sMAPE, %",
+    "owa": "OWA, over Naive2's",
     "mae": "MAE, in units of the data",
     "rmse": "RMSE, in units of the data",
     "wql": "Weighted quantile loss",
     "coverage_80": "Share inside the 80 % interval",
+    "interval_80": "Interval score of 80 %",
     "msis_80": "MSIS of the 80 % interval",
 }
 NO_BASELINE: dict[str, float] = {}
@@ -106,5 +108,5 @@ def _verdict(own: Mapping[str, float], baselines: Mapping[str, Mapping[str, floa
         return None
     better = 1 - own["mase"] / best
     if better > 0:
-        return f"Its error is [bold green]{better:.0%} below[/] the better naive forecast's (MASE)."
-    return f"Its error is [bold yellow]{-better:.0%} above[/] the better naive forecast's on these origins (MASE)."
+        return f"Its error is [bold green]{better:.0%} below[/] the best naive forecast's (MASE)."
+    return f"Its error is [bold yellow]{-better:.0%} above[/] the best naive forecast's on these origins (MASE)."
