@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.cells import make_cell, rest, run, step
+from models.cells import make_cell, remember, rest, run, step
 from models.heads import HEADS, make_head
 from models.networks import Network, Shape, repeated, rows
 
@@ -58,6 +58,22 @@ def test_steps_one_by_one_are_the_whole_sequence(kind: str, activation: str) -> 
         torch.testing.assert_close(state[0][-1], outputs[:, place])
     for one, other in zip(state, after, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(("kind", "activation"), CELLS)
+def test_a_cell_may_start_with_a_long_memory(kind: str, activation: str) -> None:
+    torch.manual_seed(0)
+    reached: list[float] = []
+    for long in (False, True):
+        cell = make_cell(kind, activation, 1, 16, 1)
+        if long:
+            remember(cell, 60)
+        values = torch.rand(4, 60, 1).requires_grad_()
+        run(cell, values, rest(cell, torch.zeros(4, 16)))[0][:, -1].square().sum().backward()
+        assert values.grad is not None
+        reached.append(float(values.grad[:, 0].abs().max()))
+    assert reached[1] > 1e-6
+    assert reached[1] > 1e3 * reached[0]
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
