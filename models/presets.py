@@ -132,6 +132,8 @@ def members_of(asked: TrainConfig, full: TrainConfig, facts: Facts, scalings: Se
             changes["scaling"] = scalings[place % len(scalings)]
         if asked.base is None and full.base == "smooth" and season > 1 and place % 3 == 2:
             changes["base"] = "mix"
+        if asked.read is None and full.base == "smooth" and place % 4 == 2:
+            changes["read"] = min(context, 2 * (full.read or 1))
         if asked.context is None and full.base != "smooth":
             changes["context"] = (context, context, shorter, longer)[place % 4]
             if asked.read is None:
@@ -173,7 +175,8 @@ def _context(config: TrainConfig, season: int, horizon: int, facts: Facts) -> tu
         if config.segment is None:
             segment = max(size for size in range(1, segment + 1) if config.context % size == 0)
         return segment, config.context
-    context = max(1, min(max(wanted, 2 * horizon), max(reach - horizon, reach // 2)))
+    room = reach if season <= SHORT_SEASON else max(reach - horizon, reach // 2)
+    context = max(1, min(max(wanted, 2 * horizon), room))
     if config.segment is None:
         segment = min(segment, context)
     return segment, max(segment, context // segment * segment)
