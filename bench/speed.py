@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--scorer", type=Path, required=True)
     parser.add_argument("--environments", type=Path, default=runs.default_environments())
     parser.add_argument("--again", action="store_true", help="run peers whose results were kept")
+    parser.add_argument("--peers", nargs="+", default=PEERS, metavar="NAME")
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
     parser.add_argument("--set", nargs="*", default=[], help="more fields of TrainConfig, name=value")
@@ -56,7 +57,7 @@ def main() -> None:
     asked = parser.parse_args()
     place = runs.Place(asked.scorer, asked.environments.expanduser(), asked.threads, asked.again)
     show("seasonal naive", runs.result(place, asked.data, "statsforecast SeasonalNaive"))
-    peers = [runs.result(place, asked.data, name) for name in PEERS]
+    peers = [runs.result(place, asked.data, name) for name in asked.peers]
     for row in peers:
         show(row["peer"], row)
     found = ours(place, asked, min(row.get("OWA", float("inf")) for row in peers))
