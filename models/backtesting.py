@@ -27,7 +27,7 @@ Bools = NDArray[np.bool_]
 
 VERSION = "version"
 CHUNK = 256  # windows a forward: the graph is as fast from 64 to 2,048, the sums are fastest while they fit the caches
-CELLS = 4_000_000  # of history and of forecasts held at a time: bounds memory
+CELLS = 1_000_000  # of history and of forecasts held at a time: bounds memory
 AHEAD = min(8, os.cpu_count() or 1)  # forwards at work while others are scored; each uses one thread
 
 
