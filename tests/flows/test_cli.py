@@ -130,6 +130,14 @@ def test_training_is_followed_and_compared(trained: str) -> None:
         assert piece in trained
 
 
+@pytest.mark.usefixtures("trained")
+def test_a_training_can_start_from_a_version(gatecast: Gatecast) -> None:
+    start = ["train", "-d", demo.DATASET, "-m", "other", "--warm-start-from"]
+    assert "There is no model 'nobody'" in gatecast(*start, "nobody", status=1).stderr
+    wider = gatecast(*start, f"{demo.MODEL}@champion", "--hidden", "64", status=1)
+    assert "hidden: expected 8 as in the version to start from" in wider.stderr
+
+
 def test_the_demo_shows_the_whole_way_and_takes_what_is_there(gatecast: Gatecast, trained: str, folder: Path) -> None:
     """Over the same data folder, with a server and a worker of its own that it stops again; no second training."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GATECAST_")}
