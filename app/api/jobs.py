@@ -45,16 +45,6 @@ EXAMPLES: Any = {
             "config": {"cell": "gru", "horizon": 12},
         },
     },
-    "warm_start": {
-        "summary": "Learn on from a version",
-        "value": {
-            "kind": "train",
-            "dataset": "gasoline",
-            "model": "fuel",
-            "warm_start_from": "fuel@champion",
-            "config": {"unfrozen": "head"},
-        },
-    },
     "backtest": {
         "summary": "Backtest a version",
         "value": {"kind": "backtest", "dataset": "gasoline", "model": "fuel", "origins": 8, "horizon": 12},
