@@ -66,6 +66,8 @@ def compare(attempt: Attempt, series: Sequence[Series], columns: Sequence[Column
         pair = [(one, one.recoded(series, columns)) for one in (ours, theirs)]
         horizon = min(ours.horizon, theirs.horizon)
         value, other, count = _figures(attempt, pair, horizon)
+        if count < FEWEST:  # one series, one step ahead: earlier origins, that both have learned from, decide too
+            value, other, count = _figures(attempt, pair, horizon, -(-FEWEST // max(1, count)))
         refusal = few(count) or beaten(Scores(result.metrics, result.baselines), champion.scores)
         if refusal is None and ours.horizon < theirs.horizon and other is not None and value < other:
             wide, other_wide, _ = _figures(attempt, pair, theirs.horizon)
@@ -79,9 +81,12 @@ def compare(attempt: Attempt, series: Sequence[Series], columns: Sequence[Column
     return Gate(METRIC, value, champion.number, other, origins, refusal)
 
 
-def _figures(attempt: Attempt, pair: Sequence[Scored], horizon: int) -> tuple[float, float | None, int]:
-    """The figure of each of the pair over the last `horizon` steps, and the number of values it rests on."""
-    plan = BacktestPlan(1, horizon, horizon, ())
+def _figures(
+    attempt: Attempt, pair: Sequence[Scored], horizon: int, origins: int = 1
+) -> tuple[float, float | None, int]:
+    """The figure of each of the pair over the last `origins` times `horizon` steps, and the number of values it rests
+    on."""
+    plan = BacktestPlan(origins, horizon, horizon, ())
     ours, theirs = (backtest(opened, series, plan, should_stop=attempt.should_stop) for opened, series in pair)
     values = [next((row["value"] for row in found.scores if row["metric"] == METRIC), None) for found in (ours, theirs)]
     return math.inf if values[0] is None else values[0], values[1], ours.values
