@@ -16,7 +16,9 @@ from models.course import Batch, Course
 from models.forecaster import Member
 from models.learning import learn
 from models.presets import Facts, bases_of, complete
-from models.search import TRIAL_STEPS
+from models.search import TRIAL_STEPS, Ints, Material
+from models.splits import split
+from models.training import fit
 from models.windows import Panel
 
 from .conftest import TINY, waves
@@ -244,6 +246,25 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(months: Calendar, tmp
     learn(again, Run(tmp_path / "halves"), "data")
     for one, other in zip(cramped.member.parameters(), again.member.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+class CrampedMaterial(Material):
+    """What a run is made from on such a device."""
+
+    def course(self, config: TrainConfig, learned: Ints, until: Ints, place: int = 0) -> Course:
+        plain = super().course(config, learned, until, place)
+        return Cramped(plain.member, plain.panel, learned, until, plain.device)
+
+
+def test_a_version_says_which_batch_fitted(months: Calendar, tmp_path: Path) -> None:
+    history = waves(3, 60)
+    panel = Panel.of(history, 48)
+    config, _ = complete(TINY.replace(steps=4), Facts.of(months, history))
+    material = CrampedMaterial(history, panel, months, torch.device("cpu"), "data", split(panel.lengths, 6))
+    forecaster, facts = fit(material, config, [config], Run(tmp_path), 0)
+    assert forecaster.config.batch == 8
+    assert facts["members"][0]["config"]["batch"] == 8
+    assert "batch 8: the device's memory was too small for 32 windows at once." in facts["reasons"]
 
 
 def test_a_device_without_room_for_one_window_is_an_error(months: Calendar, tmp_path: Path) -> None:
