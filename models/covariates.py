@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.features import Beside, Design, Feature
+from models.features import Beside, Design, Feature, Floats, within
 from models.windows import Panel
 
 Ints = NDArray[np.int64]
@@ -30,12 +30,16 @@ class Columns(nn.Module):
 
     mean: Tensor
     deviation: Tensor
+    ratios: Tensor
+    levels: Tensor
     sizes: Tensor
 
     def __init__(self, features: Sequence[Feature]) -> None:
         super().__init__()
         self.numbers = [place for place, one in enumerate(features) if one.kind == "number"]
-        self.gaps = [place for place, one in enumerate(features) if one.kind == "number" and one.gaps]
+        self.gaps = [place for place, one in enumerate(features) if one.kind == "number" and (one.gaps or one.own)]
+        self.log = [features[place].log for place in self.numbers]
+        self.own = [features[place].own for place in self.numbers]
         self.codes = [place for place, one in enumerate(features) if one.kind == "category"]
         sizes = [features[place].size for place in self.codes]
         self.categories = nn.ModuleList(
@@ -47,6 +51,8 @@ class Columns(nn.Module):
         self.order = [*self.numbers, *self.gaps, *self.codes]  # the column that each plain one comes from
         self.register_buffer("mean", torch.zeros(len(self.numbers)))
         self.register_buffer("deviation", torch.ones(len(self.numbers)))
+        self.register_buffer("ratios", torch.tensor([one.log for one in features], dtype=torch.bool), persistent=False)
+        self.register_buffer("levels", torch.tensor(self.own, dtype=torch.bool), persistent=False)
         self.register_buffer("sizes", torch.tensor(sizes, dtype=torch.float32), persistent=False)
         with torch.no_grad():
             for table in self._tables():
@@ -55,23 +61,28 @@ class Columns(nn.Module):
     def _tables(self) -> list[nn.Embedding]:
         return [table for table in self.categories if isinstance(table, nn.Embedding)]
 
-    def fit(self, values: Tensor) -> None:
-        """Take the numbers' mean and deviation from `values` (row, column), NaN = unknown."""
+    def fit(self, values: Floats, owners: Ints) -> None:
+        """Take the numbers' mean and deviation from `values` (row, column), NaN = unknown; where series have levels of
+        their own, the deviation from those. `owners` (row,) are the series."""
         for place, column in enumerate(self.numbers):
-            own = values[:, column].double()
-            own = own[~own.isnan()]
-            if len(own):
-                deviation = float(own.std(correction=0))
-                self.mean[place] = float(own.mean())
-                self.deviation[place] = deviation if deviation > 0 else 1.0
+            own = np.log(values[:, column]) if self.log[place] else values[:, column]
+            if np.isnan(own).all():
+                continue
+            deviation = within(own, owners if self.own[place] else np.zeros_like(owners))
+            self.mean[place] = float(np.nanmean(own.astype(np.float64)))
+            self.deviation[place] = deviation if deviation > 0 else 1.0
 
     def plain(self, raw: Tensor) -> Tensor:
         """Numbers standardised, whether they are there, codes that the tables hold."""
         parts: list[Tensor] = []
+        if any(self.log):
+            raw = torch.where(self.ratios, torch.where(raw > 0, raw, torch.nan).log(), raw)
         if self.numbers:
-            numbers = raw[..., self.numbers]
-            own = ((numbers - self.mean) / self.deviation).clamp(-FARTHEST, FARTHEST)
-            parts.append(torch.where(numbers.isnan(), 0.0, own))
+            numbers = (raw[..., self.numbers] - self.mean) / self.deviation
+            if not all(self.own):
+                held = numbers.clamp(-FARTHEST, FARTHEST)
+                numbers = torch.where(self.levels, numbers, held) if any(self.own) else held
+            parts.append(torch.where(numbers.isnan(), 0.0, numbers))
         if self.gaps:
             parts.append((~raw[..., self.gaps].isnan()).to(raw.dtype))
         if self.codes:
@@ -79,6 +90,18 @@ class Columns(nn.Module):
             known = (codes >= 0) & (codes < self.sizes)  # false for NaN
             parts.append(torch.where(known, codes, 0.0))
         return torch.cat(parts, dim=-1) if parts else raw[..., :0]
+
+    def centred(self, plain: Tensor) -> Tensor:
+        """(batch, time, plain), the numbers with levels of their own as the distance from the window's mean."""
+        if not any(self.own):
+            return plain
+        count = len(self.numbers)
+        pairs = zip(self.numbers, self.own, strict=True)
+        there = plain[..., [count + self.gaps.index(place) if own else 0 for place, own in pairs]]
+        numbers = plain[..., :count]
+        mean = (numbers * there).sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp_min(1.0)
+        near = ((numbers - mean) * there).clamp(-FARTHEST, FARTHEST)
+        return torch.cat([torch.where(self.levels, near, numbers), plain[..., count:]], dim=-1)
 
     def embed(self, plain: Tensor) -> Tensor:
         """The codes' own numbers in their place."""
@@ -107,8 +130,9 @@ class Encoder(nn.Module):
     def fit(self, panel: Panel, limits: Ints) -> None:
         """Take means and deviations from the first `limits` (series,) steps of each series."""
         known = beside_of(panel, self.design)
-        self.steps.fit(torch.from_numpy(known.cells[known.learned(panel, limits)]))
-        self.static.fit(torch.from_numpy(known.static))
+        owners = np.arange(len(limits))
+        self.steps.fit(known.cells[known.learned(panel, limits)], np.repeat(owners, limits))
+        self.static.fit(known.static, owners)
 
     def plain(self, features: Tensor, mask: Tensor) -> Tensor:
         """Raw features (batch, time + horizon, column) before categories are embedded; nothing is known of steps before
@@ -118,9 +142,8 @@ class Encoder(nn.Module):
 
     def embed(self, plain: Tensor) -> Tensor:
         """(batch, time, plain) -> (batch, time, width)."""
-        if not self.steps.codes:
-            return plain
-        return torch.cat([plain[..., : self.calendar], self.steps.embed(plain[..., self.calendar :])], dim=2)
+        own = self.steps.embed(self.steps.centred(plain[..., self.calendar :]))
+        return torch.cat([plain[..., : self.calendar], own], dim=2) if self.calendar else own
 
 
 def begun(mask: Tensor, features: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from models.zones import DAY, Int
 Floats = NDArray[np.float32]  # NaN = unknown; a category's code is a number here too, 0 = unknown
 Ints = NDArray[np.int64]
 
+OWN = 0.3  # share of a column's variance that lies inside series, below which levels are taken as the series' own
 BLOCK = 2048  # steps of the calendar that are computed together and kept
 BLOCKS = 32  # of them for one question, at most; more are computed without keeping them
 CYCLES = ("hour", "day", "week", "month", "year")  # that a step can have a place in
@@ -29,7 +30,9 @@ DAYS = {"hour": 1 / 24, "day": 1.0, "week": 7.0, "month": 30.44, "year": 365.25}
 class Feature:
     """One column that a version reads. `role` is calendar, future, past or static; `kind` number or category. `size` is
     how many codes a category has, 0 for the unknown among them; `categories` their texts from code 1 on, where they
-    are known. `gaps`: some of its numbers were missing in training, so that missing has a meaning."""
+    are known. `gaps`: some of its numbers were missing in training, so that missing has a meaning. `own`: its numbers
+    lie elsewhere in each series, so that what counts is how far they are from the window's own mean; `log`: and they
+    are above 0, so that ratios count."""
 
     name: str
     role: str
@@ -37,6 +40,8 @@ class Feature:
     size: int = 0
     categories: tuple[str, ...] = ()
     gaps: bool = False
+    own: bool = False
+    log: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,8 +186,10 @@ class Beside:
         """Of the design, the columns that vary over the first `limits` (series,) steps of each series, with what they
         hold there: nothing can be learned from the others."""
         inside = self.learned(panel, limits)
+        owners = np.repeat(np.arange(len(limits)), limits)
         own = [one for one in self.design.steps if one.role != "calendar"]
-        found = [_seen(one, self.cells[inside, place]) for place, one in enumerate(own)]
+        found = [_levelled(_seen(one, self.cells[inside, place]), self.cells[inside, place], owners)
+                 for place, one in enumerate(own)]  # fmt: skip
         static = [_seen(one, self.static[:, place]) for place, one in enumerate(self.design.static)]
         calendar = [one for one in self.design.steps if one.role == "calendar"]
         return Design((*calendar, *filter(None, found)), tuple(filter(None, static)))
@@ -266,6 +273,27 @@ def _seen(feature: Feature, values: Floats) -> Feature | None:
     if not len(known) or (known.min() == known.max() and not gaps):
         return None
     return replace(feature, gaps=gaps)
+
+
+def _levelled(feature: Feature | None, values: Floats, owners: Ints) -> Feature | None:
+    """The feature, told whether its `values` (value,) lie at another level in each series, whose numbers are `owners`
+    (value,)."""
+    if feature is None or feature.kind != "number":
+        return feature
+    log = bool(np.nanmin(values) > 0)
+    known = np.log(values) if log else values
+    if within(known, owners) ** 2 > OWN * float(np.nanvar(known.astype(np.float64))):
+        return feature
+    return replace(feature, own=True, log=log)
+
+
+def within(values: Floats, owners: Ints) -> float:
+    """The deviation of `values` (value,), NaN = unknown, from their means by owner."""
+    there = ~np.isnan(values)
+    own, numbers = owners[there], values[there].astype(np.float64)
+    counts = np.maximum(np.bincount(own), 1)
+    means = np.bincount(own, numbers) / counts
+    return float(np.sqrt(np.mean((numbers - means[own]) ** 2))) if len(own) else 0.0
 
 
 def _table(calendar: Calendar, names: Sequence[str], starts: Ints, lengths: Ints, pad: int) -> tuple[Floats, Ints]:

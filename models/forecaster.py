@@ -138,7 +138,11 @@ class Member(nn.Module):
             features = None if features is None else self.beside.embed(features)
             static = None if static is None else self.beside.static.embed(static)
         context, mask = ready.context[:, -self.reads :], ready.mask[:, -self.reads :]
-        return self.network(context, mask, ready.bases, logits.float(), features=features, static=static)
+        worth = None
+        if features is not None:
+            scale = torch.where(ready.scale > 0, ready.scale, 1.0)
+            worth = (1.0 / scale, 0.0) if self.config.scaling == "log" else (ready.shift / scale, 1.0)
+        return self.network(context, mask, ready.bases, logits.float(), features=features, static=static, worth=worth)
 
     def scaled_quantiles(self, ready: Prepared) -> Tensor:
         """Quantiles in scaled units, (batch, horizon, level), without bounds."""

@@ -14,6 +14,7 @@ from torch.nn import functional
 from models.cells import Cell, State, make_cell, remember, rest, run, step
 
 EFFECTS = 32  # units that turn a step's features into effects
+FARTHEST = 30.0  # from 0, in scaled units: levels beyond are as good as infinite
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,22 @@ class Shape:
 
 class Ahead(NamedTuple):
     """What is known of the steps to forecast: `base` (batch, horizon) float32 and `features` (batch, horizon, 2 *
-    feature), the steps' own before those of the steps that the base repeats; None without features."""
+    feature), the steps' own before those of the steps that the base repeats; None without features. `size` (batch,
+    horizon) is how far the base lies from 0 in the data, in scaled units: what a change by its own size is worth."""
 
     base: Tensor
     features: Tensor | None
+    size: Tensor | None = None
 
     def padded(self, count: int) -> "Ahead":
         """With zeros up to `count` steps."""
-        return Ahead(padded(self.base, count), None if self.features is None else padded(self.features, count))
+        beside = (None if part is None else padded(part, count) for part in self[1:])
+        return Ahead(padded(self.base, count), *beside)
 
     def steps(self, first: int, last: int) -> "Ahead":
         """The steps from `first` to before `last`."""
-        cells = slice(first, last)
-        return Ahead(self.base[:, cells], None if self.features is None else self.features[:, cells])
+        beside = (None if part is None else part[:, first:last] for part in self[1:])
+        return Ahead(self.base[:, first:last], *beside)
 
 
 class Network(nn.Module):
@@ -115,6 +119,7 @@ class Network(nn.Module):
         *,
         features: Tensor | None = None,
         static: Tensor | None = None,
+        worth: tuple[Tensor, float] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Raw numbers for the head (batch, horizon, outputs) and the mix of the bases (batch, horizon), 0 where there
         are none.
@@ -123,7 +128,8 @@ class Network(nn.Module):
         `bases` (batch, horizon, base) scaled, whose type the mix keeps; its horizon is the one forecast, which the
         direct decoder has to have been made for. `logits` (batch, base) is what the window itself says for each base,
         added to the gate's own. `features` (batch, at least time + horizon, feature), 0 where unknown, reaches back as
-        far as the bases do; `static` (batch, static).
+        far as the bases do; `static` (batch, static). `worth`, an offset (batch, 1) and a factor, leads from the base
+        to `Ahead.size`.
         """
         time, horizon = int(context.shape[1]), int(bases.shape[1])
         read = None if features is None else features[:, :-horizon][:, -time:]
@@ -141,6 +147,8 @@ class Network(nn.Module):
         last = self._read(state[0][-1], other, added)
         base, weights = self._mix(last, bases, logits)
         ahead = self._ahead(base, weights, features)
+        if worth is not None:
+            ahead = ahead._replace(size=(worth[0] + worth[1] * base).clamp(-FARTHEST, FARTHEST).float())
         raw = self._direct(last, ahead) if self.start is None else self._roll(state, ahead, self.start, (other, added))
         return raw, base
 
@@ -246,21 +254,29 @@ class Network(nn.Module):
 class Effects(nn.Module):
     """What the features of the steps ahead do to their raw numbers: one small network for all steps, which sees the
     state too. Beside a step's own features it is given their difference to those of the steps that its base repeats: a
-    promotion that the base already holds must not count twice. Starts at no effect."""
+    promotion that the base already holds must not count twice. An effect is so much, or such a share of the base's
+    size, which a scaled window does not show: a doubling is one deviation here and ten there. Starts at no effect."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.step = nn.Linear(shape.features, EFFECTS)
         self.state = nn.Linear(shape.hidden, EFFECTS, bias=False)
         self.out = nn.Linear(2 * EFFECTS, shape.outputs, bias=False)
+        self.share = nn.Linear(2 * EFFECTS, 1, bias=False)
         nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.share.weight)
 
     def forward(self, state: Tensor, ahead: Ahead) -> Tensor:
         """(batch, horizon, outputs) from `state` (batch, hidden)."""
         assert ahead.features is not None
         shared = self.state(state)[:, None]
         own, there = (functional.relu(self.step(part) + shared) for part in ahead.features.chunk(2, dim=2))
-        return self.out(torch.cat([own, own - there], dim=2))
+        seen = torch.cat([own, own - there], dim=2)
+        added = self.out(seen)
+        if ahead.size is None:
+            return added
+        share = self.share(seen) * ahead.size[..., None]
+        return added + functional.pad(share, (0, int(added.shape[2]) - 1))
 
 
 def rows(values: Tensor, count: int) -> Tensor:
