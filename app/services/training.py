@@ -61,6 +61,8 @@ def plan(session: Session, ask: TrainAsk, settings: Settings) -> dict[str, Any]:
         found = registry.resolve(session, ask.warm_start_from)
         start = f"{found.model.name}/{found.version.number}"
         horizon = _going_on(config, found.version, dataset, settings).horizon
+    elif config.unfrozen != "all":
+        raise _refuse("/config/unfrozen", "unfit", f"unfrozen: expected warm_start_from beside {config.unfrozen!r}")
     if horizon is not None and horizon > settings.max_horizon:
         message = f"horizon: expected at most {settings.max_horizon}, got {horizon}"
         raise _refuse("/config/horizon", "too-long", message)

@@ -84,6 +84,7 @@ def test_a_refused_job_leaves_neither_row_nor_queue_entry(client: TestClient, da
         ({"model": "a b"}, "/model"),
         ({"model": "load/3"}, "/model"),
         ({"promote": "maybe"}, "/promote"),
+        ({"config": {"unfrozen": "head"}}, "/config/unfrozen"),
         ({"revision": 0}, "/revision"),
     ],
 )
