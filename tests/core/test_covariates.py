@@ -370,7 +370,7 @@ def test_a_past_covariate_that_leads_is_used(fit: Fit) -> None:
     for number in range(12):
         orders = random.normal(size=152)  # each delivered two days later
         series.append(Series(f"s{number}", 10 + orders[:150], past={"orders": orders[2:]}))
-    config = {"base": "naive", "horizon": 2, "context": 7}
+    config = {"base": "naive", "horizon": 2, "context": 7, "steps": 160, "learning_rate": 1e-2}
     opened, without = (fit(series, covariates=uses, **config) for uses in (True, False))
     assert opened.manifest["metrics"]["mae"] < 0.6 * without.manifest["metrics"]["mae"]
 
