@@ -171,7 +171,9 @@ def compare(forecaster: Forecaster, graph: bytes, windows: Inputs) -> float:
     """The largest difference between the graph and torch over `windows` at batches of 1, 5 and 33, as a share of the
     value in the window's scale (at least 1); infinite where the graph cannot be run."""
     try:
-        session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what it would say of a graph that it cannot run is found below
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         return max(_difference(forecaster, session, some(windows, size)) for size in BATCHES)
     except REFUSALS:
         return math.inf

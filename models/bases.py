@@ -37,15 +37,17 @@ class Bases(nn.Module):
     def forward(self, context: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """What each base says, (batch, horizon, base), and the logarithm of how far off it was inside the window,
         (batch, base): both as good as known for `smooth` ones; a plain one's is the mean of theirs, 0 without."""
-        found = [look_up(context, mask, self.plain, self.horizon)]
+        found = [look_up(context, mask, self.plain, self.horizon)] if self.plain or not len(self.smooth) else []
         doubts: list[Tensor] = []
         for smooth in self.smooth:
             assert isinstance(smooth, Smoothing)
             ahead, doubt = smooth(context[:, -smooth.time :], mask[:, -smooth.time :])
             found.append(ahead)
             doubts.append(doubt)
-        usual = torch.cat(doubts, dim=1).mean(1, keepdim=True) if doubts else context.new_zeros(context.shape[0], 1)
-        return torch.cat(found, dim=2), torch.cat([usual.expand(-1, len(self.plain)), *doubts], dim=1)
+        if self.plain or not doubts:  # an exporter makes one column of an expansion to none
+            usual = torch.cat(doubts, dim=1).mean(1, keepdim=True) if doubts else context[:, :1] * 0.0
+            doubts.insert(0, usual.expand(-1, len(self.plain)))
+        return torch.cat(found, dim=2), torch.cat(doubts, dim=1)
 
 
 def references(bases: tuple[Base, ...]) -> tuple[tuple[int, float], ...]:

@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 WORSE = 1.08  # times the best member's loss: a member above is left out
+ENOUGH = 60  # windows, from which on shares are fitted to them
 BAND = 150  # windows for each stretch of the horizon that has a factor of its own
 BANDS = 6
 DOUBTED = 20.0  # windows that a factor of 1 counts for
@@ -91,14 +92,28 @@ def ask(members: Sequence[Member], panel: Panel, windows: tuple[Ints, Ints]) -> 
 
 
 def choose(quantiles: Array, truth: Array, units: Array, levels: Sequence[float]) -> tuple[Array, Array]:
-    """The members' shares (member,), and each one's loss (member,): equal for those whose loss is close to the best
-    one's, else 0. `quantiles` (member, window, horizon, level), `truth` (window, horizon), `units` (window,) what an
-    error of one counts in each window."""
+    """The members' shares (member,), and each one's loss (member,). `quantiles` (member, window, horizon, level),
+    `truth` (window, horizon), `units` (window,) what an error of one counts in each window.
+
+    Members are added to the average one by one, each time the one that lowers its loss the most, the same one again if
+    need be (ensemble selection, Caruana et al. 2004). Few windows would be fitted by that: there those whose loss is
+    close to the best one's count the same."""
     losses = np.array([loss_of(own, truth, units, levels) for own in quantiles])
-    good = losses <= WORSE * losses.min()
-    if not good.any():
-        good[:] = True
-    return good / good.sum(), losses
+    if np.any(np.isfinite(truth), axis=1).sum() < ENOUGH or len(losses) == 1:
+        good = losses <= WORSE * losses.min()
+        if not good.any():
+            good[:] = True
+        return good / good.sum(), losses
+    counts, total = np.zeros(len(losses)), np.zeros_like(quantiles[0])
+    best, shares = np.inf, counts
+    for done in range(1, 2 * len(losses) + 1):
+        tried = [loss_of((total + own) / done, truth, units, levels) for own in quantiles]
+        chosen = int(np.argmin(tried))
+        counts[chosen] += 1
+        total = total + quantiles[chosen]
+        if tried[chosen] < best:
+            best, shares = tried[chosen], counts / done
+    return shares, losses
 
 
 def loss_of(quantiles: Array, truth: Array, units: Array, levels: Sequence[float]) -> float:

@@ -18,12 +18,16 @@ from models.windows import known_lengths
 HORIZONS = {"h": 48, "D": 14, "B": 10, "W": 13, "ME": 12, "MS": 12, "QS": 8, "QE": 8, "YS": 6, "YE": 6}
 LADDER: Mapping[str, Mapping[str, Any]] = {
     "fast": {"members": 1, "steps": 400, "hidden": 128},
-    "balanced": {"members": 5, "steps": 500, "hidden": 128},
-    "thorough": {"members": 10, "steps": 1000, "hidden": 128},
+    "balanced": {"members": 5, "steps": 700, "hidden": 128},
+    "thorough": {"members": 10, "steps": 1200, "hidden": 128},
 }
 CYCLES = {4: 12, 5: 12, 7: 16, 12: 6, 52: 3}  # seasons of context, by the season's length
 SHORT_SEASON = 13  # up to which levels and trends are smoothed: longer seasons are looked up
 FEW = 600  # windows, below which networks are kept small
+SEEN = 2000  # series whose values are looked at for zeros and counts, about
+SMALL_COUNT = 20  # a median below it makes whole numbers counts
+DAYS = (24, 48)  # seasons of a day's steps, which repeat too well to smooth
+BOTH_BASES = 60  # steps of season, up to which smoothing and looking up are both tried
 LONGEST = 1500  # steps of context for two of the longer seasons, at most
 
 
@@ -35,13 +39,19 @@ class Facts:
     lengths: NDArray[np.int64]
     positive: bool = False  # every known value is above 0
     covariates: bool = False  # there are some
+    zeros: bool = False  # some values are 0 and none is below
+    counts: bool = False  # all are whole numbers, mostly small ones, and none is below 0
 
     @classmethod
     def of(cls, calendar: Calendar, series: Sequence[Series]) -> "Facts":
         """The facts of `series`."""
+        values = np.concatenate([one.target[~np.isnan(one.target)] for one in series[:: 1 + len(series) // SEEN]])
         positive = all(bool(np.all(one.target[~np.isnan(one.target)] > 0)) for one in series)
+        least = min((float(np.nanmin(one.target)) for one in series), default=0.0)
+        zeros = least == 0 and bool(np.mean(values == 0) >= 0.01)
+        counts = least >= 0 and bool(np.all(values == np.floor(values)) and np.median(values) < SMALL_COUNT)
         covariates = any(one.past or one.future or one.static for one in series)
-        return cls(calendar, known_lengths(series), positive, covariates)
+        return cls(calendar, known_lengths(series), positive, covariates, zeros, counts)
 
     @property
     def points(self) -> int:
@@ -102,6 +112,9 @@ def complete(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, dict[str, 
         "covariates": pick("covariates", facts.covariates, "as the series have some" if facts.covariates else "none"),
         "aligned": pick("aligned", 0.0, "training origins lie anywhere in the season"),
     }
+    if config.minimum is None and facts.zeros and (config.maximum is None or config.maximum > 0):
+        filled["minimum"] = 0.0
+        reasons["minimum"] = "minimum 0: the series have zeros and nothing below."
     return config.replace(**filled), reasons
 
 
@@ -111,6 +124,10 @@ def options(asked: TrainConfig, full: TrainConfig, facts: Facts) -> dict[str, tu
     if asked.scaling is None:
         log = facts.positive and full.head != "negative_binomial"
         found["scaling"] = ("std", "last", "mean", "log") if log else ("std", "last", "mean")
+    if asked.head is None and facts.counts and full.scaling != "log":
+        found["head"] = ("quantile", "negative_binomial")
+    if asked.base is None and (full.season or 1) > 1 and smoothable(full.season or 1):
+        found["base"] = ("smooth", "mix")
     if asked.aligned is None and (full.season or 1) > 1 and facts.usual >= 20 * (full.season or 1):
         found["aligned"] = (0.0, 0.5)
     return found
@@ -120,29 +137,36 @@ def members_of(asked: TrainConfig, full: TrainConfig, facts: Facts, scalings: Se
     """The configs of the networks a version is made of, the first the complete `full` one itself. The others differ
     in what `asked` left open: cell, scaling (`scalings`, the better ones first), base and context. Where levels and
     trends are smoothed, one that learns nothing stands beside them."""
-    season, segment, context = full.season or 1, full.segment or 1, full.context or 1
-    longer = context * 2 if facts.usual >= 8 * context else context
-    shorter = max(segment, context // 2 // segment * segment)
+    segment, context, read = full.segment or 1, full.context or 1, full.read or 1
+    smooth = asked.base is None and smoothable(full.season or 1)
+    longer = context * 2 if facts.usual >= 5 * context else context
+    least = min(context, max(context // 2, 2 * (full.horizon or 1)))
+    shorter = max(segment, least // segment * segment)
     lined: list[TrainConfig] = []
     for place in range(full.members or 1):
         changes: dict[str, Any] = {"seed": full.seed + place}
         if asked.cell is None:
             changes["cell"] = ("gru", "lstm")[place % 2]
-        if asked.scaling is None and len(scalings):
+        if asked.scaling is None and scalings:
             changes["scaling"] = scalings[place % len(scalings)]
-        if asked.base is None and full.base == "smooth" and season > 1 and place % 3 == 2:
-            changes["base"] = "mix"
-        if asked.read is None and full.base == "smooth" and place % 4 == 2:
-            changes["read"] = min(context, 2 * (full.read or 1))
-        if asked.context is None and full.base != "smooth":
-            changes["context"] = (context, context, shorter, longer)[place % 4]
-            if asked.read is None:
-                changes["read"] = changes["context"] if full.read == context else min(changes["context"], full.read or 1)
+        if smooth and (full.season or 1) > 1 and place % 3 == 2:
+            changes["base"] = "mix" if full.base == "smooth" else "smooth"
+        if asked.read is None and read < context and place % 4 == 2:
+            changes["read"] = min(context, 2 * read)
+        if asked.read is None and asked.context is None and read == context:
+            changes["context"] = changes["read"] = (context, shorter, context, shorter, longer)[place % 5]
         lined.append(full.replace(members=1, **changes))
-    if full.base == "smooth" and asked.base is None and asked.steps != 0:
-        scaling = asked.scaling or ("log" if facts.positive and full.head != "negative_binomial" else "last")
-        lined.append(full.replace(members=1, steps=0, scaling=scaling))
+    if smooth and asked.members is None and full.steps:
+        log = facts.positive and full.head != "negative_binomial"
+        scaling = asked.scaling or ("log" if log else "last")
+        lined.append(full.replace(members=1, steps=0, scaling=scaling, base="smooth"))
     return lined
+
+
+def smoothable(season: int) -> bool:
+    """Whether levels and trends, and a season taken from them, can be fitted to windows in short time, and to some
+    use."""
+    return season <= BOTH_BASES and season not in DAYS
 
 
 def _horizon(name: str, season: int, facts: Facts) -> int:

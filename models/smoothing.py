@@ -17,7 +17,8 @@ from torch.nn import functional
 FADE = 0.8  # weight of a cycle in the season's mean, over that of the cycle after it
 ORIGINS = 40  # inside a window, at which filters are judged, at most
 KNOWN = 3  # values before an origin that is judged
-TRUSTED = 7  # values from which on a slope is believed in full
+TRUSTED = 10  # values from which on a slope is believed in full
+WARY = 10.0  # of trends, over the square of the number of errors
 NOTHING = 1e-9
 
 
@@ -102,10 +103,10 @@ class Smoothing(nn.Module):
             guess = level[:, inside] + slope[:, inside] * self.judged[:, place].to(context.dtype)
             missed = missed + ((plain[:, where, None] - guess).abs() * counts[..., None]).sum(1)
             count = count + counts.sum(1, keepdim=True)
-        # Few errors say little: each filter starts from the mean of all as if from two errors.
+        # Few errors say little: each filter starts from the mean of all as if from two errors, a trend from more.
         usual = missed.mean(1, keepdim=True)
         doubt = ((missed + 2.0 * usual / count.clamp_min(1.0)) / (count + 2.0)).clamp_min(NOTHING).log()
-        return ahead, doubt
+        return ahead, doubt + (self.shares > 0).to(doubt.dtype) * WARY / (count + 1.0) ** 2
 
     def fits(self, plain: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Level and slope at each origin, the window's end last, (batch, origin, filter), and how many values were
