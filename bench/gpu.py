@@ -3,17 +3,18 @@
     python bench/gpu.py [--series 100000] [--points 500] [--horizon 24] [--preset balanced] [--device cuda] [--out FILE]
 
 Training is `models.train` with the preset and nothing else set: its search, its held-out scores and its export are in
-the minutes. Its windows/s are all optimisation steps, those of the search too, times the batch, over the time between
-the first and the last progress it told of. The bare pass is torch's own recurrent layer (cuDNN on CUDA) between two
-linear ones, of the sizes and the batch that the preset picked, on windows that already lie on the device: nothing is
-gathered, scaled or scored. Refuses to run where the device is missing; `--series 200 --device cpu` tries the way.
-Ends with 1 when the training takes more than 3 minutes or its windows/s are under half of the bare ones (CUDA only).
+the minutes. Its windows/s are optimisation steps times the batch over the time between the first and the last progress
+told of each part of the run (a trial, a member): looks at held-out steps are in, export is not. The bare pass is
+torch's own recurrent layer (cuDNN on CUDA) between two linear ones, of the sizes and the batch of each member, on
+windows that already lie on the device: nothing is gathered, scaled or scored. Refuses to run where the device is
+missing; `--series 200 --device cpu` tries the way. Ends with 1 when the training takes more than 3 minutes or its windows/s are under half of the bare ones (CUDA only).
 """
 
 import argparse
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import runs
 import torch
 from torch import Tensor, nn
 
-from models import Calendar, Progress, Run, Series, TrainConfig, devices, train
+from models import Calendar, Progress, Run, Series, TrainConfig, devices, open_artifact, train
 
 SEASON = 24
 SECONDS_BAR, SHARE_BAR = 180.0, 0.5
@@ -80,23 +81,34 @@ def bare_rate(config: TrainConfig, device: torch.device, passes: int) -> float:
     return passes * len(windows) / timed(passes)
 
 
+def rate(told: list[tuple[float, Progress]]) -> tuple[int, float]:
+    """Steps and seconds from the first to the last progress of each part of a run, summed. Parts bear the text before
+    their count; between them a run leaps over the steps that stopping early saved."""
+    steps, seconds = 0, 0.0
+    for (before, first), (after, then) in pairwise(told):
+        if first.message.split("step ", 1)[0] == then.message.split("step ", 1)[0] and "step " in then.message:
+            steps, seconds = steps + then.step - first.step, seconds + after - before
+    return steps, seconds
+
+
 def trained(asked: argparse.Namespace) -> dict[str, Any]:
-    """What the training took: seconds and windows/s, with the config it picked."""
+    """What the training took: seconds and windows/s, with the config it picked and those of its members."""
     series = made_up(asked.series, asked.points)
-    told: list[tuple[float, int]] = []
+    told: list[tuple[float, Progress]] = []
 
     def tell(progress: Progress) -> None:
-        told.append((time.monotonic(), progress.step))
+        told.append((time.monotonic(), progress))
 
     config = TrainConfig(**{"preset": asked.preset, "horizon": asked.horizon, **ours.settings(asked.set)})
     with tempfile.TemporaryDirectory(prefix="gatecast-gpu-") as folder:
         began = time.monotonic()
         result = train(series, Calendar.of("h"), config, Run(Path(folder), device=asked.device, on_progress=tell))
         seconds = time.monotonic() - began
-    steps, lasted = told[-1][1] - told[0][1], told[-1][0] - told[0][0]
-    rate = steps * (result.config.batch or 1) / lasted if lasted else float("nan")
-    facts = {"seconds": round(seconds, 1), "steps": steps, "windows_s": round(rate), "metrics": dict(result.metrics)}
-    return {**facts, "config": result.config, "reasons": result.reasons}
+        members = [TrainConfig.parse(one["config"]) for one in open_artifact(result.artifact).manifest["members"]]
+    steps, lasted = rate(told)
+    windows = steps * (result.config.batch or 1) / lasted if lasted else 0.0
+    facts = {"seconds": round(seconds, 1), "steps": steps, "windows_s": round(windows), "metrics": dict(result.metrics)}
+    return {**facts, "config": result.config, "members": members, "reasons": result.reasons}
 
 
 def main() -> None:
@@ -117,9 +129,10 @@ def main() -> None:
         )
     found = trained(asked)
     config: TrainConfig = found.pop("config")
-    bare = bare_rate(config, device, asked.passes)
+    rates = [bare_rate(one, device, asked.passes) for one in found.pop("members")]
+    bare = len(rates) / sum(1.0 / one for one in rates)  # windows/s when each member gets as many of them
     share = found["windows_s"] / bare
-    sizes = f"{config.cell}, {config.layers} x {config.hidden}, context {config.context}, segment {config.segment}"
+    sizes = f"{len(rates)} members, {config.layers} x {config.hidden}, context {config.context}"
     print(f"{asked.series:,} series x {asked.points}, {asked.preset} on {asked.device}: {sizes}, batch {config.batch}")
     print(f"trained in {found['seconds']:.1f} s, {found['steps']} steps, MASE {found['metrics'].get('mase', 0):.3f}")
     print(f"windows/s {found['windows_s']:,}, bare pass {bare:,.0f}: {share:.0%}")
