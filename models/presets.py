@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.bases import Base
 from models.calendar import Calendar
 from models.config import TrainConfig
+from models.features import cycles_of
 from models.series import Series
 from models.windows import known_lengths
 
@@ -130,6 +131,9 @@ def options(asked: TrainConfig, full: TrainConfig, facts: Facts) -> dict[str, tu
         found["base"] = ("smooth", "mix")
     if asked.aligned is None and (full.season or 1) > 1 and facts.usual >= 20 * (full.season or 1):
         found["aligned"] = (0.0, 0.5)
+    short = facts.calendar.frequency.unit in {"s", "min", "h", "D", "B"}  # the year is no season of theirs
+    if asked.calendar is None and short and "year" in cycles_of(facts.calendar, facts.usual):
+        found["calendar"] = (False, True)
     return found
 
 
