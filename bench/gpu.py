@@ -7,7 +7,8 @@ the minutes. Its windows/s are optimisation steps times the batch over the time 
 told of each part of the run (a trial, a member): looks at held-out steps are in, export is not. The bare pass is
 torch's own recurrent layer (cuDNN on CUDA) between two linear ones, of the sizes and the batch of each member, on
 windows that already lie on the device: nothing is gathered, scaled or scored. Refuses to run where the device is
-missing; `--series 200 --device cpu` tries the way. Ends with 1 when the training takes more than 3 minutes or its windows/s are under half of the bare ones (CUDA only).
+missing; `--series 200 --device cpu` tries the way. Ends with 1 when the training takes more than 3 minutes or its
+windows/s are under half of the bare ones (CUDA only).
 """
 
 import argparse
