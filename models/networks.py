@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,16 @@ class Shape:
     static: int = 0
     references: tuple[tuple[int, float], ...] = ()
     context: int = 0
+
+
+class Beside(TypedDict, total=False):
+    """What is known beside the target. `features` (batch, at least time + horizon, feature), 0 where unknown, reach
+    back as far as the bases do; `static` (batch, static); `worth`, an offset (batch, 1) and a factor, leads from the
+    base to `Ahead.size`."""
+
+    features: Tensor | None
+    static: Tensor | None
+    worth: tuple[Tensor, float] | None
 
 
 class Ahead(NamedTuple):
@@ -116,10 +126,7 @@ class Network(nn.Module):
         mask: Tensor,
         bases: Tensor,
         logits: Tensor,
-        *,
-        features: Tensor | None = None,
-        static: Tensor | None = None,
-        worth: tuple[Tensor, float] | None = None,
+        **beside: Unpack[Beside],
     ) -> tuple[Tensor, Tensor]:
         """Raw numbers for the head (batch, horizon, outputs) and the mix of the bases (batch, horizon), 0 where there
         are none.
@@ -127,10 +134,9 @@ class Network(nn.Module):
         `context` (batch, time) scaled, 0 where missing; `mask` (batch, time); time is a multiple of the segment.
         `bases` (batch, horizon, base) scaled, whose type the mix keeps; its horizon is the one forecast, which the
         direct decoder has to have been made for. `logits` (batch, base) is what the window itself says for each base,
-        added to the gate's own. `features` (batch, at least time + horizon, feature), 0 where unknown, reaches back as
-        far as the bases do; `static` (batch, static). `worth`, an offset (batch, 1) and a factor, leads from the base
-        to `Ahead.size`.
+        added to the gate's own.
         """
+        features, static, worth = beside.get("features"), beside.get("static"), beside.get("worth")
         time, horizon = int(context.shape[1]), int(bases.shape[1])
         read = None if features is None else features[:, :-horizon][:, -time:]
         inputs = self._inputs(context, mask, read)
