@@ -11,31 +11,32 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.forecaster import Member, inputs_of, middle
+from models.forecaster import Forecaster, Member, inputs_of, middle, mirrored
 from models.quantiles import scores_of
 from models.windows import Panel
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-WORSE = 1.08  # times the best member's loss: a member above is left out
-ENOUGH = 60  # windows, from which on shares are fitted to them
+WORSE = 1.1  # times the best member's loss: a member above is left out
 BAND = 150  # windows for each stretch of the horizon that has a factor of its own
 BANDS = 6
 DOUBTED = 20.0  # windows that a factor of 1 counts for
 WIDEST = 6.0
+SKEWS = (0.0, 0.5, 1.0)  # the first is taken where nothing tells them apart
 CHUNK = 512
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Members, their shares (member,), the loss of each (member,) and of all together, the stretch (horizon, level) of
-    the mix and what its neighbouring steps have in common."""
+    """Members, their shares (member,), the loss of each (member,) and of all together, the skew (see `evened`) and the
+    stretch (horizon, level) of the mix and what its neighbouring steps have in common."""
 
     members: Sequence[Member]
     shares: Array
     losses: Array
     loss: float
+    skew: float
     stretch: Array
     dependence: float
 
@@ -56,17 +57,23 @@ class Judges:
         """The best of `members` averaged and calibrated."""
         quantiles = ask(members, self.panel, self.windows)
         shares, losses = choose(quantiles, self.truth, self.units, self.levels)
-        mixed = np.tensordot(shares, quantiles, axes=1)
-        widen = stretch(mixed, self.truth, self.levels)
-        link = dependence(mixed, self.truth, self.levels)
-        return Mixture(members, shares, losses, self._loss(mixed, widen), widen, link)
+        plain = np.tensordot(shares, quantiles, axes=1)
+        tried: list[tuple[float, float, Array]] = []
+        for skew in SKEWS if mirrored(self.levels) else (1.0,):
+            mixed = evened(plain, skew, self.levels)
+            widen = stretch(mixed, self.truth, self.levels)
+            tried.append((self._loss(mixed, widen), skew, widen))
+        loss, skew, widen = min(tried, key=lambda one: one[0])
+        link = dependence(evened(plain, skew, self.levels), self.truth, self.levels)
+        return Mixture(members, shares, losses, loss, skew, widen, link)
 
-    def taken(self, members: Sequence[Member], shares: Array, widen: Array, link: float) -> Mixture:
-        """`members` with the shares, stretch and dependence given."""
+    def taken(self, members: Sequence[Member], shares: Array, version: Forecaster, link: float) -> Mixture:
+        """`members` with the shares given, calibrated as `version` is, and the dependence given."""
+        skew, widen = float(version.skew), version.stretch.numpy()
         quantiles = ask(members, self.panel, self.windows)
         losses = choose(quantiles, self.truth, self.units, self.levels)[1]
-        loss = self._loss(np.tensordot(shares, quantiles, axes=1), widen)
-        return Mixture(members, shares, losses, loss, widen, link)
+        mixed = evened(np.tensordot(shares, quantiles, axes=1), skew, self.levels)
+        return Mixture(members, shares, losses, self._loss(mixed, widen), skew, widen, link)
 
     def _loss(self, mixed: Array, widen: Array) -> float:
         place = middle(self.levels)
@@ -92,28 +99,14 @@ def ask(members: Sequence[Member], panel: Panel, windows: tuple[Ints, Ints]) -> 
 
 
 def choose(quantiles: Array, truth: Array, units: Array, levels: Sequence[float]) -> tuple[Array, Array]:
-    """The members' shares (member,), and each one's loss (member,). `quantiles` (member, window, horizon, level),
-    `truth` (window, horizon), `units` (window,) what an error of one counts in each window.
-
-    Members are added to the average one by one, each time the one that lowers its loss the most, the same one again if
-    need be (ensemble selection, Caruana et al. 2004). Few windows would be fitted by that: there those whose loss is
-    close to the best one's count the same."""
+    """The members' shares (member,): the same for those whose loss is close to the best one's, else 0; and each one's
+    loss (member,). `quantiles` (member, window, horizon, level), `truth` (window, horizon), `units` (window,) what an
+    error of one counts in each window. Shares fitted to the windows (Caruana et al. 2004) did worse on later steps."""
     losses = np.array([loss_of(own, truth, units, levels) for own in quantiles])
-    if np.any(np.isfinite(truth), axis=1).sum() < ENOUGH or len(losses) == 1:
-        good = losses <= WORSE * losses.min()
-        if not good.any():
-            good[:] = True
-        return good / good.sum(), losses
-    counts, total = np.zeros(len(losses)), np.zeros_like(quantiles[0])
-    best, shares = np.inf, counts
-    for done in range(1, 2 * len(losses) + 1):
-        tried = [loss_of((total + own) / done, truth, units, levels) for own in quantiles]
-        chosen = int(np.argmin(tried))
-        counts[chosen] += 1
-        total = total + quantiles[chosen]
-        if tried[chosen] < best:
-            best, shares = tried[chosen], counts / done
-    return shares, losses
+    good = losses <= WORSE * losses.min()
+    if not good.any():
+        good[:] = True
+    return good / good.sum(), losses
 
 
 def loss_of(quantiles: Array, truth: Array, units: Array, levels: Sequence[float]) -> float:
@@ -123,33 +116,41 @@ def loss_of(quantiles: Array, truth: Array, units: Array, levels: Sequence[float
     return 2.0 * float(np.nanmean(pinball)) if np.isfinite(truth).any() else 1.0
 
 
+def evened(quantiles: Array, skew: float, levels: tuple[float, ...]) -> Array:
+    """The quantiles with distances from the median between their own (`skew` 1) and the mean of theirs and the mirrored
+    level's (0). Where learned lopsidedness is chance or of its time, even intervals are better ones."""
+    if not mirrored(levels):
+        return quantiles
+    place = middle(levels)
+    away = quantiles - quantiles[..., place : place + 1]
+    return quantiles[..., place : place + 1] + away * (1.0 + skew) / 2.0 - away[..., ::-1] * (1.0 - skew) / 2.0
+
+
 def stretch(quantiles: Array, truth: Array, levels: tuple[float, ...]) -> Array:
-    """Factors (horizon, level) for each quantile's distance from the median, so that the outermost tenths hold their
-    share of the truth in the windows given: split conformal prediction with the distance as the score (Romano,
-    Patterson and Candès 2019), on each side of the median. `quantiles` (window, horizon, level), `truth` (window,
-    horizon), NaN = unknown. Few windows count for little."""
+    """Factors (horizon, level) for each quantile's distance from the median, so that the interval between the outermost
+    tenths holds its share of the truth in the windows given: split conformal prediction with the distance as the score
+    (Romano, Patterson and Candès 2019). `quantiles` (window, horizon, level), `truth` (window, horizon), NaN = unknown.
+    Few windows count for little."""
     horizon, place = truth.shape[1], middle(levels)
     factors = np.ones((horizon, len(levels)))
     count = int(np.any(np.isfinite(truth), axis=1).sum())
-    if count == 0:
+    if count == 0 or not 0 < place < len(levels) - 1:
         return factors
-    bands = np.array_split(np.arange(horizon), min(horizon, BANDS, max(1, count // BAND)))
+    known_levels = np.array(levels)
+    low = int(np.argmin(np.abs(known_levels[:place] - 0.1)))
+    high = place + 1 + int(np.argmin(np.abs(known_levels[place + 1 :] - 0.9)))
     centre = quantiles[..., place]
-    for sign, side in ((-1.0, np.arange(place)), (1.0, np.arange(place + 1, len(levels)))):
-        if not len(side):
+    width = np.where(truth < centre, centre - quantiles[..., low], quantiles[..., high] - centre)
+    known = np.isfinite(truth) & (width > 0)
+    ratio = np.where(known, np.abs(truth - centre) / np.where(width > 0, width, 1.0), np.nan)
+    for band in np.array_split(np.arange(horizon), min(horizon, BANDS, max(1, count // BAND))):
+        own = np.sort(ratio[:, band][known[:, band]])
+        if len(own) < 10:
             continue
-        outer = side[int(np.argmin(np.abs(np.array(levels)[side] - (0.5 + 0.4 * sign))))]
-        share = max(levels[outer], 1.0 - levels[outer])
-        width = sign * (quantiles[..., outer] - centre)
-        known = np.isfinite(truth) & (width > 0)
-        ratio = np.where(known, sign * (truth - centre) / np.where(width > 0, width, 1.0), np.nan)
-        for band in bands:
-            own = np.sort(ratio[:, band][known[:, band]])
-            if len(own) < 10:
-                continue
-            rank = min(len(own), int(np.ceil((len(own) + 1) * share)))
-            found = float(np.clip(own[rank - 1], 1.0 / WIDEST, WIDEST))
-            factors[np.ix_(band, side)] = found ** (count / (count + DOUBTED))
+        rank = min(len(own), int(np.ceil((len(own) + 1) * (levels[high] - levels[low]))))
+        found = float(np.clip(own[rank - 1], 1.0 / WIDEST, WIDEST))
+        factors[band] = found ** (count / (count + DOUBTED))
+    factors[:, place] = 1.0
     return factors
 
 

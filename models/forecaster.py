@@ -156,10 +156,12 @@ class Member(nn.Module):
 
 
 class Forecaster(nn.Module):
-    """What a version computes: the weighted mean of its members' quantiles, their distances from the median stretched
-    as the held-out steps asked for, within the bounds. `config` is the version's, complete."""
+    """What a version computes: the weighted mean of its members' quantiles, their distances from the median evened out
+    (see `evened`) and stretched as the held-out steps asked for, within the bounds. `config` is the version's,
+    complete."""
 
     shares: Tensor
+    skew: Tensor
     stretch: Tensor
 
     def __init__(self, config: TrainConfig, members: Sequence[Member]) -> None:
@@ -167,6 +169,7 @@ class Forecaster(nn.Module):
         self.config = config
         self.members = nn.ModuleList(members)
         self.register_buffer("shares", torch.full((len(members),), 1.0 / max(1, len(members)), dtype=torch.float64))
+        self.register_buffer("skew", torch.ones(1, dtype=torch.float64))
         self.register_buffer("stretch", torch.ones(config.horizon or 1, len(config.quantiles), dtype=torch.float64))
 
     def mixed(self, inputs: Inputs) -> Tensor:
@@ -182,9 +185,17 @@ class Forecaster(nn.Module):
         quantiles = self.mixed(Inputs(context, mask, features, static))
         place = middle(self.config.quantiles)
         centre = quantiles[..., place : place + 1]
-        quantiles = centre + (quantiles - centre) * self.stretch
+        away = quantiles - centre
+        if mirrored(self.config.quantiles):
+            away = away * (1.0 + self.skew) / 2.0 - away.flip(-1) * (1.0 - self.skew) / 2.0
+        quantiles = centre + away * self.stretch
         low, high = self.config.minimum, self.config.maximum
         return quantiles if low is None and high is None else quantiles.clamp(low, high)
+
+
+def mirrored(levels: tuple[float, ...]) -> bool:
+    """Whether each level has one as far on the other side of the median."""
+    return len(levels) > 1 and all(abs(low + high - 1.0) < 1e-9 for low, high in zip(levels, levels[::-1], strict=True))
 
 
 def middle(levels: tuple[float, ...]) -> int:

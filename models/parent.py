@@ -89,11 +89,11 @@ class Parent:
         reasons. Where the version has already learned from what judges, its own calibration stays: forecasts of what
         was learned are off by too little."""
         reasons: list[str] = []
-        widen, link = self.forecaster.stretch.numpy(), float(self.manifest["dependence"])
+        link = float(self.manifest["dependence"])
         if judges.seen:
-            found = judges.taken(found.members, found.shares, widen, link)
+            found = judges.taken(found.members, found.shares, self.forecaster, link)
             reasons.append(f"intervals: as calibrated for {self.name}, which has learned from most steps that judge.")
-        own = judges.taken(self._members(), self.forecaster.shares.numpy(), widen, link)
+        own = judges.taken(self._members(), self.forecaster.shares.numpy(), self.forecaster, link)
         figures = f"{own.loss:.4g} before, {found.loss:.4g} after, on earlier held-out steps"
         if found.loss < own.loss:
             return found, True, [*reasons, f"warm start: what was learned is kept ({figures})."]

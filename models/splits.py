@@ -16,7 +16,7 @@ Ints = NDArray[np.int64]
 MANY = 120  # series, from which on some can judge for all
 JUDGES = 3  # then one series of so many judges
 WANTED = 300  # steps to judge by, over all series, where they are long enough
-USUAL, MOST = 3, 8  # horizons a long series gives up to judge by: one stretch of time may be unlike any other
+USUAL, MOST = 3, 8  # horizons that few long series give up to judge by: one stretch of time may be unlike any other
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ def split(lengths: Ints, horizon: int) -> Split:
     if len(lengths) >= MANY:
         judges = np.arange(len(lengths)) % JUDGES == 0
     steps = int(np.sum(np.minimum(judged // 4, horizon)[judges]))
-    times = int(min(MOST, max(USUAL, -(-WANTED // max(1, steps)))))
+    usual = USUAL if len(lengths) < MANY else 1  # what few series give up they learn from in the end
+    times = int(min(MOST, max(usual, -(-WANTED // max(1, steps)))))
     given = np.maximum(held(judged, horizon), np.minimum(times * horizon, judged // 4))
     learned = judged - np.where(judges, given, 0)
     lost = float((judged - learned).sum()) / max(1.0, float(judged.sum()))
