@@ -183,7 +183,8 @@ def _difference(forecaster: Forecaster, session: Any, windows: Inputs) -> float:
     inputs = named(windows)
     with torch.no_grad():
         expected = forecaster(**inputs)
-        scale = torch.stack([member.prepare(windows)[0].unit for member in forecaster.members]).amax(0)
+        members = [member for member in forecaster.members if isinstance(member, Member)]
+        scale = torch.stack([member.prepare(windows)[0].unit for member in members]).amax(0)
     found = torch.from_numpy(session.run(None, {name: part.numpy() for name, part in inputs.items()})[0])
     if found.shape != expected.shape or not found.isfinite().all():
         return math.inf

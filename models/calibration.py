@@ -69,7 +69,7 @@ class Judges:
 
     def taken(self, members: Sequence[Member], shares: Array, version: Forecaster, link: float) -> Mixture:
         """`members` with the shares given, calibrated as `version` is, and the dependence given."""
-        skew, widen = float(version.skew), version.stretch.numpy()
+        skew, widen, shares = float(version.skew), version.stretch.numpy(), shares / shares.sum()
         quantiles = ask(members, self.panel, self.windows)
         losses = choose(quantiles, self.truth, self.units, self.levels)[1]
         mixed = evened(np.tensordot(shares, quantiles, axes=1), skew, self.levels)

@@ -168,14 +168,15 @@ class Forecaster(nn.Module):
         super().__init__()
         self.config = config
         self.members = nn.ModuleList(members)
-        self.register_buffer("shares", torch.full((len(members),), 1.0 / max(1, len(members)), dtype=torch.float64))
+        self.register_buffer("shares", torch.ones(len(members), dtype=torch.float64))
         self.register_buffer("skew", torch.ones(1, dtype=torch.float64))
         self.register_buffer("stretch", torch.ones(config.horizon or 1, len(config.quantiles), dtype=torch.float64))
 
     def mixed(self, inputs: Inputs) -> Tensor:
         """The members' weighted mean, (batch, horizon, level)."""
         parts = [member(inputs) for member in self.members]
-        return torch.stack([share * part for share, part in zip(self.shares, parts, strict=True)]).sum(0)
+        total = torch.stack([share * part for share, part in zip(self.shares, parts, strict=True)]).sum(0)
+        return total / self.shares.sum()
 
     def forward(
         self, context: Tensor, mask: Tensor, features: Tensor | None = None, static: Tensor | None = None

@@ -104,7 +104,7 @@ def learn(course: Course, run: Run, name: str, last: int | None = None) -> State
 
 
 def _advance(
-    state: State, parameters: list[Tensor], gradients: Sequence[Tensor | None], config: TrainConfig, rate: float
+    state: State, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], config: TrainConfig, rate: float
 ) -> None:
     """One step of Adam (Kingma and Ba 2015, algorithm 1) with clipped gradients, and of the weights' average. By hand:
     torch's first optimiser loads its compiler, which takes longer than a small forecaster needs to learn."""

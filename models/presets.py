@@ -46,7 +46,8 @@ class Facts:
     @classmethod
     def of(cls, calendar: Calendar, series: Sequence[Series]) -> "Facts":
         """The facts of `series`."""
-        values = np.concatenate([one.target[~np.isnan(one.target)] for one in series[:: 1 + len(series) // SEEN]])
+        looked_at = series[:: 1 + len(series) // SEEN]
+        values: NDArray[np.float64] = np.concatenate([one.target[~np.isnan(one.target)] for one in looked_at])
         positive = all(bool(np.all(one.target[~np.isnan(one.target)] > 0)) for one in series)
         least = min((float(np.nanmin(one.target)) for one in series), default=0.0)
         zeros = least == 0 and bool(np.mean(values == 0) >= 0.01)
@@ -150,7 +151,7 @@ def members_of(asked: TrainConfig, full: TrainConfig, facts: Facts, scalings: Se
     for place in range(full.members or 1):
         changes: dict[str, Any] = {"seed": full.seed + place}
         if asked.cell is None:
-            changes["cell"] = ("gru", "lstm")[place % 2]
+            changes["cell"] = ("gru", "gru", "lstm", "gru", "lstm")[place % 5]
         if asked.scaling is None and scalings:
             changes["scaling"] = scalings[place % len(scalings)]
         if smooth and (full.season or 1) > 1 and place % 3 == 2:
@@ -158,7 +159,7 @@ def members_of(asked: TrainConfig, full: TrainConfig, facts: Facts, scalings: Se
         if asked.read is None and read < context and place % 4 == 2:
             changes["read"] = min(context, 2 * read)
         if asked.read is None and asked.context is None and read == context:
-            changes["context"] = changes["read"] = (context, shorter, context, shorter, longer)[place % 5]
+            changes["context"] = changes["read"] = (context, context, context, shorter, longer)[place % 5]
         lined.append(full.replace(members=1, **changes))
     if smooth and asked.members is None and full.steps:
         log = facts.positive and full.head != "negative_binomial"

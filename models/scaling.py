@@ -13,13 +13,15 @@ LARGEST = 700.0  # exponent: e to this is finite
 
 class Scaled(NamedTuple):
     """How a window was normalised. `shift` and `scale` (batch, 1) lead from scaled to plain values (their logarithms
-    where `floor` is given): scaled * scale + shift. `unit` (batch, 1) is about what 1 scaled is in the data's
-    units."""
+    where `floor` is given): scaled * scale + shift. `unit` (batch, 1) is about what 1 scaled is in the data's units;
+    `newest` (batch, 1) the newest known value, which a constant window goes on with whatever rounding does to
+    logarithms."""
 
     shift: Tensor
     scale: Tensor
     unit: Tensor
     floor: Tensor | None = None
+    newest: Tensor | None = None
 
     def apply(self, values: Tensor) -> Tensor:
         """Data -> scaled, (batch, time). Where the scale is 0 the values only move."""
@@ -32,7 +34,9 @@ class Scaled(NamedTuple):
     def undo(self, scaled: Tensor) -> Tensor:
         """Scaled -> data, (batch, time, level)."""
         plain = scaled * self.scale[..., None] + self.shift[..., None]
-        return plain if self.floor is None else plain.clamp_max(LARGEST).exp()
+        if self.floor is None or self.newest is None:
+            return plain
+        return torch.where(self.scale[..., None] > 0, plain.clamp_max(LARGEST).exp(), self.newest[..., None])
 
 
 def scale_window(context: Tensor, mask: Tensor, scaling: str) -> Scaled:
@@ -51,7 +55,7 @@ def scale_window(context: Tensor, mask: Tensor, scaling: str) -> Scaled:
         logs = torch.maximum(context, floor).log() * mask
         last, _, spread = _spread(logs, mask, count, torch.ones_like(level))
         spread = torch.where(level > 0, spread, 0.0)
-        return Scaled(last, spread, last.clamp_max(LARGEST).exp() * spread, floor)
+        return Scaled(last, spread, last.clamp_max(LARGEST).exp() * spread, floor, newest(context, mask, 1)[0])
     last, mean, spread = _spread(context, mask, count, level)
     return Scaled(last if scaling == "last" else mean, spread, spread)
 

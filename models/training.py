@@ -147,7 +147,7 @@ def fit(
     if batch < (config.batch or 1):
         reasons.append(f"batch {batch}: the device's memory was too small for {config.batch} windows at once.")
     forecaster = Forecaster(config.replace(batch=batch), [members[place] for place in counted])
-    forecaster.shares.copy_(torch.from_numpy(mixture.shares[counted]))
+    forecaster.shares.copy_(torch.from_numpy(mixture.shares[counted] / mixture.shares.max()))
     forecaster.skew.fill_(mixture.skew)
     forecaster.stretch.copy_(torch.from_numpy(mixture.stretch))
     return forecaster, {

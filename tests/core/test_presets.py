@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
-from models import Calendar, TrainConfig
+from models import Calendar, Series, TrainConfig
 from models.bases import Base
-from models.presets import Facts, bases_of, complete, options
+from models.presets import Facts, bases_of, complete, members_of, options
+
+
+OPTIONAL = ("truncate", "minimum", "maximum")  # None means none, not open
 
 
 def facts(frequency: str, *lengths: int) -> Facts:
@@ -19,11 +22,11 @@ def facts(frequency: str, *lengths: int) -> Facts:
         ("30min", 4000, (48, 672, 24, 48)),
         ("15min", 8000, (96, 1344, 24, 96)),
         ("min", 20_000, (60, 840, 20, 60)),
-        ("D", 700, (14, 56, 7, 7)),
+        ("D", 700, (14, 112, 7, 7)),
         ("W-FRI", 1565, (13, 156, 13, 52)),
-        ("MS", 132, (12, 48, 12, 12)),
-        ("QE", 60, (8, 16, 4, 4)),
-        ("YE", 40, (6, 24, 1, 1)),
+        ("MS", 132, (12, 72, 12, 12)),
+        ("QE", 60, (8, 48, 4, 4)),
+        ("YE", 40, (6, 32, 1, 1)),
         ("step", 2000, (12, 96, 4, 1)),
         ("h", 100, (33, 48, 24, 24)),
         ("h", 12, (4, 8, 8, 24)),
@@ -39,9 +42,9 @@ def test_it_follows_frequency_and_length(frequency: str, length: int, expected: 
 def test_nothing_stays_open_and_every_pick_has_a_reason(preset: str) -> None:
     asked = TrainConfig(preset=preset, hidden=7, horizon=5)
     config, reasons = complete(asked, facts("D", 300, 400))
-    assert [name for name, value in config.document().items() if value is None] == ["minimum", "maximum"]
+    assert [name for name, value in config.document().items() if value is None] == list(OPTIONAL)
     assert (config.hidden, config.horizon) == (7, 5)
-    picked = {name for name, value in asked.document().items() if value is None} - {"minimum", "maximum"}
+    picked = {name for name, value in asked.document().items() if value is None} - set(OPTIONAL)
     assert set(reasons) == picked
     assert all(sentence.startswith(f"{name} ") and sentence.endswith(".") for name, sentence in reasons.items())
 
@@ -68,14 +71,59 @@ def test_bases_are_those_the_context_holds() -> None:
     week = [Base("newest", 168), Base("mean", 168)]
     last = Base("newest", 1)
     assert bases_of(hours, calendar) == (*day, *week, last)
-    assert bases_of(hours.replace(context=48), calendar) == (*day, last)
-    assert bases_of(hours.replace(context=12, segment=12), calendar) == (last,)
+    assert bases_of(hours.replace(context=48, read=48), calendar) == (*day, last)
+    assert bases_of(hours.replace(context=12, read=12, segment=12), calendar) == (last,)
     assert bases_of(hours.replace(base="seasonal"), calendar) == (day[0],)
     assert bases_of(hours.replace(base="naive"), calendar) == (last,)
     assert bases_of(hours.replace(base="none"), calendar) == ()
+    months, _ = complete(TrainConfig(), facts("MS", 130))
+    assert bases_of(months, Calendar.of("MS")) == (Base("smooth", 12), Base("newest", 12))
+
+
+def tried(asked: TrainConfig, known: Facts) -> set[str]:
+    return set(options(asked, complete(asked, known)[0], known))
 
 
 def test_only_what_is_open_is_tried_and_places_of_the_season_where_they_come_back_often() -> None:
-    assert set(options(TrainConfig(), facts("h", 960))) == {"scaling", "aligned"}
-    assert set(options(TrainConfig(), facts("MS", 130))) == {"scaling"}
-    assert set(options(TrainConfig(scaling="std"), facts("h", 960))) == {"aligned"}
+    assert tried(TrainConfig(), facts("h", 960)) == {"scaling", "aligned"}
+    assert tried(TrainConfig(), facts("MS", 130)) == {"scaling", "base"}
+    assert tried(TrainConfig(scaling="std"), facts("h", 960)) == {"aligned"}
+    assert tried(TrainConfig(scaling="std", base="mix"), facts("MS", 130)) == set()
+
+
+def test_logarithms_are_for_positive_values_and_counts_for_small_whole_numbers() -> None:
+    def known(*values: float) -> Facts:
+        return Facts.of(Calendar.of("MS"), [Series("a", np.array(values * 10))])
+
+    asked = TrainConfig()
+    for values, log, count, least in (
+        ((1.5, 2.0, 3.0), True, False, None),
+        ((1.0, 2.0, 3.0), True, True, None),
+        ((0.0, 2.0, 3.0), False, True, 0.0),
+        ((0.0, 2.5, 3.0), False, False, 0.0),
+        ((-1.0, 2.0, 3.0), False, False, None),
+    ):
+        full, _ = complete(asked, found := known(*values))
+        offered = options(asked, full, found)
+        assert ("log" in offered["scaling"], "head" in offered, full.minimum) == (log, count, least)
+
+
+def test_networks_differ_in_what_was_left_open_and_one_learns_nothing() -> None:
+    known = facts("MS", *[130] * 20)
+    full, _ = complete(asked := TrainConfig(preset="balanced"), known)
+    lined = members_of(asked, full, known, ("last", "log"))
+    assert [one.steps == 0 for one in lined] == [False] * 5 + [True]
+    assert {one.cell for one in lined} == {"gru", "lstm"}
+    assert {one.scaling for one in lined} == {"last", "log"}
+    assert {one.base for one in lined} == {"smooth", "mix"}
+    assert len({one.seed for one in lined[:5]}) == 5
+    told = TrainConfig(preset="balanced", cell="rnn", scaling="std", base="mix", read=24, members=3)
+    full, _ = complete(told, known)
+    lined = members_of(told, full, known, ("std",))
+    assert [one.replace(seed=0, members=3) for one in lined] == [full] * 3
+
+
+def test_a_network_reads_what_most_windows_fill() -> None:
+    for lengths, read in (([72] * 50, 24), ([700] * 50, 72)):
+        config, _ = complete(TrainConfig(), facts("MS", *lengths))
+        assert (config.context, config.read) == (72, read)

@@ -74,7 +74,7 @@ def test_a_version_says_what_made_it(
     assert found["aliases"] == ["challenger", "champion"]
     assert found["config"] == tiny_version.config.document()
     assert found["metrics"] == pytest.approx(dict(tiny_version.metrics))
-    assert set(found["baselines"]) == {"naive", "seasonal_naive"}
+    assert set(found["baselines"]) == {"naive", "seasonal_naive", "naive2"}
     expected = {"model": "fuel", "version": 1, "job": "job_0", "dataset": "gasoline", "revision": 3, "parent": None}
     assert expected.items() <= found.items()
     assert found["digest"].startswith("sha256:")

@@ -14,6 +14,7 @@ from app.config import Settings
 from app.errors import Unavailable
 from app.services.opened import OpenVersions
 from models import TrainResult
+from models.inference import FORMAT
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,7 +81,7 @@ def test_what_this_release_cannot_read_is_said(shelf: tuple[Path, str]) -> None:
     """Whole and undamaged, but of a format that is not ours."""
     folder, _ = shelf
     manifest = folder / "one" / store.MANIFEST
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
+    manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', '"format": 99'))
     with pytest.raises(Unavailable, match="format") as caught:
         OpenVersions(folder, 2).get("one", store.digest(folder / "one"))
     assert str(folder) not in caught.value.detail
