@@ -61,7 +61,7 @@ def write_artifact(folder: Path, forecaster: Forecaster, windows: Inputs, facts:
         "format": FORMAT,
         "config": forecaster.config.document(),
         "network": {
-            "bases": [[list(base) for base in member.kinds] for member in forecaster.members],
+            "bases": [[list(base) for base in one.kinds] for one in forecaster.members if isinstance(one, Member)],
             "parameters": sum(p.numel() for p in forecaster.parameters()),
         },
         "features": design_of(forecaster).document(),

@@ -47,11 +47,12 @@ class Facts:
     def of(cls, calendar: Calendar, series: Sequence[Series]) -> "Facts":
         """The facts of `series`."""
         looked_at = series[:: 1 + len(series) // SEEN]
-        values = np.concatenate([one.target[~np.isnan(one.target)] for one in looked_at])
+        known: list[NDArray[np.float64]] = [one.target[~np.isnan(one.target)] for one in looked_at]
+        values = np.concatenate(known)
         usual = float(np.median(values)) if len(values) else 0.0
         positive = all(bool(np.all(one.target[~np.isnan(one.target)] > 0)) for one in series)
         least = min((float(np.nanmin(one.target)) for one in series), default=0.0)
-        zeros = least == 0 and bool(np.mean(values == 0) >= 0.01)
+        zeros = least == 0 and int(np.count_nonzero(values == 0)) >= 0.01 * len(values)
         counts = least >= 0 and bool(np.all(values == np.floor(values))) and usual < SMALL_COUNT
         covariates = any(one.past or one.future or one.static for one in series)
         return cls(calendar, known_lengths(series), positive, covariates, zeros, counts)
