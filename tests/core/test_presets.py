@@ -7,7 +7,6 @@ from models import Calendar, Series, TrainConfig
 from models.bases import Base
 from models.presets import Facts, bases_of, complete, members_of, options
 
-
 OPTIONAL = ("truncate", "minimum", "maximum")  # None means none, not open
 
 
