@@ -195,8 +195,9 @@ class Forecaster(nn.Module):
 
 
 def mirrored(levels: tuple[float, ...]) -> bool:
-    """Whether each level has one as far on the other side of the median."""
-    return len(levels) > 1 and all(abs(low + high - 1.0) < 1e-9 for low, high in zip(levels, levels[::-1], strict=True))
+    """Whether the median is a level, and each other one has one as far on its other side."""
+    pairs = zip(levels, levels[::-1], strict=True)
+    return len(levels) % 2 == 1 and all(abs(low + high - 1.0) < 1e-9 for low, high in pairs)
 
 
 def middle(levels: tuple[float, ...]) -> int:

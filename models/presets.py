@@ -2,6 +2,7 @@
 reason each. Scaling, base and aligned origins are checked on held-out origins by `training`; here are their first
 guesses."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ LADDER: Mapping[str, Mapping[str, Any]] = {
 }
 CYCLES = {4: 12, 5: 12, 7: 16, 12: 6, 52: 3}  # seasons of context, by the season's length
 SHORT_SEASON = 13  # up to which levels and trends are smoothed: longer seasons are looked up
+CHEAP = 60_000  # points, below which a network learns in seconds
 FEW = 600  # windows, below which networks are kept small
 SEEN = 2000  # series whose values are looked at for zeros and counts, about
 SMALL_COUNT = 20  # a median below it makes whole numbers counts
@@ -111,7 +113,7 @@ def complete(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, dict[str, 
         "learning_rate": pick("learning_rate", 3e-3 if small else 6e-3, f"{windows} windows to learn from"),
         "patience": pick("patience", 6, "looks at the held-out steps without improvement"),
         "head": pick("head", "quantile", "any distribution"),
-        "members": pick("members", rung["members"], f"preset {config.preset}"),
+        "members": pick("members", _members(rung["members"], facts), f"preset {config.preset}"),
         "calendar": pick("calendar", False, "not used"),
         "covariates": pick("covariates", facts.covariates, "as the series have some" if facts.covariates else "none"),
         "aligned": pick("aligned", 0.0, "training origins lie anywhere in the season"),
@@ -181,6 +183,11 @@ def _horizon(name: str, season: int, facts: Facts) -> int:
     return int(max(1, min(usual, facts.usual // 3)))
 
 
+def _members(usual: int, facts: Facts) -> int:
+    """More networks where they cost little and chance counts for much: each is a draw."""
+    return usual if usual == 1 or facts.points >= CHEAP else usual * 8 // 5
+
+
 def _read(context: int, segment: int, horizon: int, facts: Facts) -> int:
     """How much of a context the network reads: all, unless a usual series has few windows that fill it. A network that
     hardly ever saw a full context is at a loss when it is asked with one."""
@@ -201,13 +208,12 @@ def _context(config: TrainConfig, season: int, horizon: int, facts: Facts) -> tu
         longer = max(facts.calendar.frequency.seasons)
         if longer % season == 0 and season < longer <= LONGEST // 2:
             wanted = 2 * longer
-    segment = config.segment or segment
+    given = math.gcd(config.context or 0, config.read or 0)  # 0: nothing
+    segment = config.segment or max(size for size in range(1, segment + 1) if given % size == 0)
     if config.context is not None:
-        if config.segment is None:
-            segment = max(size for size in range(1, segment + 1) if config.context % size == 0)
         return segment, config.context
     room = reach if season <= SHORT_SEASON else max(reach - horizon, reach // 2)
-    context = max(1, min(max(wanted, 2 * horizon), room))
+    context = max(1, min(max(wanted, 2 * horizon), room), config.read or 1)
     if config.segment is None:
         segment = min(segment, context)
     return segment, max(segment, context // segment * segment)

@@ -6,7 +6,7 @@ import torch
 
 from models import TrainConfig
 from models.bases import Base, faded_mean, newest
-from models.forecaster import Forecaster, Inputs, Member
+from models.forecaster import Forecaster, Inputs, Member, mirrored
 from models.scaling import scale_window
 
 FULL = TrainConfig(
@@ -123,3 +123,9 @@ def test_masked_values_do_not_matter() -> None:
 def test_an_open_config_makes_no_network() -> None:
     with pytest.raises(ValueError, match="expected a value for hidden"):
         forecaster_of(FULL.replace(hidden=None))
+
+
+def test_only_levels_around_a_median_are_evened() -> None:
+    assert mirrored((0.1, 0.5, 0.9))
+    assert not mirrored((0.1, 0.9))  # there is no centre to even distances from
+    assert not mirrored((0.05, 0.5, 0.8))

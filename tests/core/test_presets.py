@@ -54,7 +54,17 @@ def test_a_higher_preset_learns_longer() -> None:
 
 
 @pytest.mark.parametrize(
-    "asked", [{"context": 35}, {"context": 47}, {"segment": 5}, {"segment": 500}, {"season": 1000}]
+    "asked",
+    [
+        {"context": 35},
+        {"context": 47},
+        {"segment": 5},
+        {"segment": 500},
+        {"season": 1000},
+        {"read": 13},
+        {"read": 400},
+        {"context": 48, "read": 9},
+    ],
 )
 def test_segment_and_context_always_fit(asked: dict[str, int]) -> None:
     config, _ = complete(TrainConfig(**asked), facts("MS", 130))
@@ -111,11 +121,11 @@ def test_networks_differ_in_what_was_left_open_and_one_learns_nothing() -> None:
     known = facts("MS", *[130] * 20)
     full, _ = complete(asked := TrainConfig(preset="balanced"), known)
     lined = members_of(asked, full, known, ("last", "log"))
-    assert [one.steps == 0 for one in lined] == [False] * 5 + [True]
+    assert [one.steps == 0 for one in lined] == [False] * 8 + [True]
     assert {one.cell for one in lined} == {"gru", "lstm"}
     assert {one.scaling for one in lined} == {"last", "log"}
     assert {one.base for one in lined} == {"smooth", "mix"}
-    assert len({one.seed for one in lined[:5]}) == 5
+    assert len({one.seed for one in lined[:8]}) == 8
     told = TrainConfig(preset="balanced", cell="rnn", scaling="std", base="mix", read=24, members=3)
     full, _ = complete(told, known)
     lined = members_of(told, full, known, ("std",))
