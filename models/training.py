@@ -42,12 +42,14 @@ def train(
     steps before them choose options, stop the learning and calibrate the intervals (`splits`). The same series, config,
     seed and device give the same weights, also when the run was stopped and resumed. With `run.start` the networks of
     that version are learned on (`warm`), and it is published anew if nothing learned beats it. Raises ValueError when
-    no series has two known values or the version to start from does not fit, Stopped when `run.should_stop` says so."""
+    no series has two known values, the config asks for what values below 0 do not fit, or the version to start from
+    does not fit, Stopped when `run.should_stop` says so."""
     began = time.monotonic()
     device = pick(run.device)
     usable = [one for one in series if np.count_nonzero(~np.isnan(one.target)) >= 2]
     if not usable:
         raise ValueError(f"series: expected at least one with two known values, got none in {len(series)}")
+    _refuse_negative(config, usable)
     parent = None if run.start is None else Parent.load(run.start, run.lineage.get("warm_start_from", "the version"))
     asked = config if parent is None else continued(config, parent.manifest, calendar.frequency)
     known = Facts.of(calendar, usable)
@@ -80,6 +82,15 @@ def train(
         "device": device.type,
     }
     return _publish(forecaster, material, run, facts, time.monotonic() - began + found["earlier"])
+
+
+def _refuse_negative(config: TrainConfig, series: Sequence[Series]) -> None:
+    """Raise ValueError where the config asks for what is for values from 0 on and there are others: all of them would
+    be taken for about 0."""
+    least = min(float(np.nanmin(one.target)) for one in series)
+    for name, value in (("scaling", "log"), ("head", "negative_binomial")):
+        if least < 0 and getattr(config, name) == value:
+            raise ValueError(f"{name}: expected values of at least 0 for {value!r}, got {least:g}")
 
 
 def with_features(

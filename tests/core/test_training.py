@@ -169,6 +169,15 @@ def test_too_little_to_learn_from_is_refused(months: Calendar, tmp_path: Path, v
         train([Series("a", np.array(values, float))], months, TrainConfig(), Run(tmp_path, device="cpu"))
 
 
+@pytest.mark.parametrize("asked", [{"scaling": "log"}, {"head": "negative_binomial"}])
+def test_what_is_for_values_from_zero_on_refuses_others(
+    months: Calendar, tmp_path: Path, asked: dict[str, str]
+) -> None:
+    (name, value) = next(iter(asked.items()))
+    with pytest.raises(ValueError, match=f"{name}: expected values of at least 0 for '{value}', got -5"):
+        train([Series("a", np.arange(-5.0, 20.0))], months, TINY.replace(**asked), Run(tmp_path, device="cpu"))
+
+
 def test_a_device_that_is_not_there_is_refused(history: list[Series], months: Calendar, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"device: expected auto or one of .*cpu, got 'cuda:99'"):
         train(history, months, TINY, Run(tmp_path, device="cuda:99"))
