@@ -97,6 +97,7 @@ def complete(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, dict[str, 
     windows = max(1, facts.points - len(facts.lengths) * horizon)
     small = windows < FEW
     smooth = season <= SHORT_SEASON
+    base = "smooth" if smooth and not _surprising(season, horizon, facts) else "mix"
     filled = {
         "season": season,
         "horizon": horizon,
@@ -107,7 +108,7 @@ def complete(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, dict[str, 
         "layers": pick("layers", 1, "more gain little"),
         "hidden": pick("hidden", 32 if small else 64 if smooth else rung["hidden"], f"{windows} windows to learn from"),
         "scaling": pick("scaling", "std" if season > 1 else "last", "seasonal data" if season > 1 else "no season"),
-        "base": pick("base", "smooth" if smooth else "mix", "levels and trends" if smooth else "cycles of the season"),
+        "base": pick("base", base, "levels and trends" if base == "smooth" else "cycles of the season"),
         "steps": pick("steps", rung["steps"] * 3 // 4 if smooth else rung["steps"], f"preset {config.preset}"),
         "batch": pick("batch", 64 if small else 128, f"{windows} windows to learn from"),
         "learning_rate": pick("learning_rate", 3e-3 if small else 6e-3, f"{windows} windows to learn from"),
@@ -132,7 +133,8 @@ def options(asked: TrainConfig, full: TrainConfig, facts: Facts) -> dict[str, tu
         found["scaling"] = ("std", "last", "mean", "log") if log else ("std", "last", "mean")
     if asked.head is None and facts.counts and full.scaling != "log":
         found["head"] = ("quantile", "negative_binomial")
-    if asked.base is None and (full.season or 1) > 1 and smoothable(full.season or 1):
+    shown = not _surprising(full.season or 1, full.horizon or 1, facts)
+    if asked.base is None and (full.season or 1) > 1 and smoothable(full.season or 1) and shown:
         found["base"] = ("smooth", "mix")
     if asked.aligned is None and (full.season or 1) > 1 and facts.usual >= 20 * (full.season or 1):
         found["aligned"] = (0.0, 0.5)
@@ -147,7 +149,8 @@ def members_of(asked: TrainConfig, full: TrainConfig, facts: Facts, scalings: Se
     in what `asked` left open: cell, scaling (`scalings`, the better ones first), base and context. Where levels and
     trends are smoothed, one that learns nothing stands beside them."""
     segment, context, read = full.segment or 1, full.context or 1, full.read or 1
-    smooth = asked.base is None and smoothable(full.season or 1)
+    shown = not _surprising(full.season or 1, full.horizon or 1, facts)
+    smooth = asked.base is None and smoothable(full.season or 1) and shown
     longer = context * 2 if facts.usual >= 5 * context else context
     least = min(context, max(context // 2, 2 * (full.horizon or 1)))
     shorter = max(segment, least // segment * segment)
@@ -176,6 +179,13 @@ def smoothable(season: int) -> bool:
     """Whether levels and trends, and a season taken from them, can be fitted to windows in short time, and to some
     use."""
     return season <= BOTH_BASES and season not in DAYS
+
+
+def _surprising(season: int, horizon: int, facts: Facts) -> bool:
+    """Whether usual series show a season twice when asked, but not while learning: smoothing would then add a season to
+    that which the network has learned to make up for (125 made monthly series of 40 steps: MASE 1.94 instead of 0.89,
+    seasonal naive 1.03)."""
+    return season > 1 and season <= facts.usual - 2 * horizon <= 2 * season
 
 
 def _horizon(name: str, season: int, facts: Facts) -> int:

@@ -100,6 +100,15 @@ def test_only_what_is_open_is_tried_and_places_of_the_season_where_they_come_bac
     assert tried(TrainConfig(scaling="std", base="mix"), facts("MS", 130)) == set()
 
 
+@pytest.mark.parametrize(("length", "smoothed"), [(40, False), (48, False), (60, True)])
+def test_no_season_is_smoothed_that_is_seen_only_when_asked(length: int, smoothed: bool) -> None:
+    known, asked = facts("MS", *[length] * 50), TrainConfig(preset="balanced")
+    full, _ = complete(asked, known)
+    bases = {one.base for one in members_of(asked, full, known, ("last",))}
+    assert (full.base, "base" in tried(asked, known)) == ("smooth" if smoothed else "mix", smoothed)
+    assert bases == ({"smooth", "mix"} if smoothed else {"mix"})
+
+
 def test_logarithms_are_for_positive_values_and_counts_for_small_whole_numbers() -> None:
     def known(*values: float) -> Facts:
         return Facts.of(Calendar.of("MS"), [Series("a", np.array(values * 10))])
