@@ -237,9 +237,9 @@ def series_weights(panel: Panel, limits: Ints, season: int) -> NDArray[np.float6
 
 def _weights(scales: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArray[np.float64]:
     """What an error of one unit in each series counts, (series,): half by MASE's scale, half by the series' mean
-    size; 0 for series of zeros."""
+    size; 0 for series of zeros, and of values too small to divide by."""
     weights = np.zeros(len(scales))
-    alive = levels > 0
+    alive = levels > 1e-290
     size = levels[alive]
     scale = np.maximum(np.where(np.isfinite(scales[alive]), scales[alive], size), 1e-9 * size)
     usual = np.median(scale / size) if len(size) else 1.0

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from models import Calendar, Progress, Run, Series, Stopped, TrainConfig, TrainResult, open_artifact, train
-from models.course import Batch, Course
+from models.course import Batch, Course, series_weights
 from models.forecaster import Member
 from models.learning import learn
 from models.presets import Facts, bases_of, complete
@@ -291,3 +291,10 @@ def test_a_gpu_learns_what_the_cpu_learns(history: list[Series], months: Calenda
     one, other = (open_artifact(run.artifact).forecast(history, 6, [0.1, 0.5, 0.9]) for run in (on_cpu, on_gpu))
     np.testing.assert_allclose(other.quantiles, one.quantiles, rtol=0.02)
     assert on_gpu.metrics["mase"] == pytest.approx(on_cpu.metrics["mase"], rel=0.05)
+
+
+def test_values_too_small_to_divide_by_count_nothing() -> None:
+    panel = Panel.of([Series("a", np.full(20, 5e-324)), Series("b", np.arange(20.0))], 4)
+    weights = series_weights(panel, panel.lengths, 1)
+    assert weights[0] == 0.0
+    assert 0.0 < weights[1] < np.inf
