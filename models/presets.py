@@ -129,7 +129,8 @@ def options(asked: TrainConfig, full: TrainConfig, facts: Facts) -> dict[str, tu
     """The fields that `asked` left open and short runs should decide, with their options."""
     found: dict[str, tuple[Any, ...]] = {}
     if asked.scaling is None:
-        log = facts.positive and full.head != "negative_binomial"
+        counted = facts.counts and asked.head is None  # the head for counts may be chosen, which takes no logarithms
+        log = facts.positive and full.head != "negative_binomial" and not counted
         found["scaling"] = ("std", "last", "mean", "log") if log else ("std", "last", "mean")
     if asked.head is None and facts.counts and full.scaling != "log":
         found["head"] = ("quantile", "negative_binomial")

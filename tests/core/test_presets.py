@@ -1,9 +1,11 @@
 """What a preset picks, and that it says why."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from models import Calendar, Series, TrainConfig
+from models import Calendar, Run, Series, TrainConfig, train
 from models.bases import Base
 from models.presets import Facts, bases_of, complete, members_of, options
 
@@ -116,7 +118,7 @@ def test_logarithms_are_for_positive_values_and_counts_for_small_whole_numbers()
     asked = TrainConfig()
     for values, log, count, least in (
         ((1.5, 2.0, 3.0), True, False, None),
-        ((1.0, 2.0, 3.0), True, True, None),
+        ((1.0, 2.0, 3.0), False, True, None),
         ((0.0, 2.0, 3.0), False, True, 0.0),
         ((0.0, 2.5, 3.0), False, False, 0.0),
         ((-1.0, 2.0, 3.0), False, False, None),
@@ -145,3 +147,20 @@ def test_a_network_reads_what_most_windows_fill() -> None:
     for lengths, read in (([72] * 50, 24), ([700] * 50, 72)):
         config, _ = complete(TrainConfig(), facts("MS", *lengths))
         assert (config.context, config.read) == (72, read)
+
+
+@pytest.mark.parametrize("least", [0, 1])
+def test_small_counts_train_whatever_the_short_runs_choose(least: int, tmp_path: Path) -> None:
+    """Logarithms and the head for counts refuse each other: no run may try both."""
+    random = np.random.default_rng(0)
+    series = [Series(f"s{place}", (random.poisson(3, 60) + least).astype(float)) for place in range(3)]
+    known = Facts.of(months := Calendar.of("MS"), series)
+    full, _ = complete(asked := TrainConfig(preset="balanced"), known)
+    offered = options(asked, full, known)
+    assert "negative_binomial" in offered["head"]
+    for scaling in offered["scaling"]:
+        for head in offered["head"]:
+            chosen = full.replace(scaling=scaling, head=head)
+            assert members_of(asked, chosen, known, offered["scaling"])
+    config = TrainConfig(steps=41, hidden=4, batch=8, horizon=3)
+    assert train(series, months, config, Run(tmp_path, device="cpu")).metrics
