@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from models.calendar import Calendar, Frequency
     from models.config import BacktestPlan, BacktestResult, Progress, Run, Stopped, TrainConfig, TrainResult
     from models.device import devices
-    from models.inference import OpenArtifact, open_artifact
+    from models.inference import OpenArtifact, base_folder, open_artifact
     from models.series import Column, Forecast, Note, Series
     from models.spacing import StepsDiffer
     from models.training import train
@@ -28,6 +28,7 @@ _HOME = {
     "devices": "device",
     "OpenArtifact": "inference",
     "open_artifact": "inference",
+    "base_folder": "inference",
     "Column": "series",
     "Forecast": "series",
     "Note": "series",
@@ -55,6 +56,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "backtest",
+    "base_folder",
     "continued",
     "devices",
     "open_artifact",

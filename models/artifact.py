@@ -66,7 +66,7 @@ def write_artifact(folder: Path, forecaster: Forecaster, windows: Inputs, facts:
         },
         "features": design_of(forecaster).document(),
         "files": files,
-        "libraries": {name: _version(name) for name in LIBRARIES},
+        "libraries": {name: library(name) for name in LIBRARIES},
         **facts,
     }
     write_manifest(folder, manifest)
@@ -93,7 +93,8 @@ def calendar_facts(calendar: Calendar) -> dict[str, str]:
     return {"frequency": calendar.frequency.name, "time_zone": calendar.time_zone}
 
 
-def _version(name: str) -> str | None:
+def library(name: str) -> str | None:
+    """The installed version of a library."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -5,8 +5,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models import smoothing
-from models.smoothing import FILTERS, Smoothing
+from models import filters
+from models.filters import FILTERS
+from models.smoothing import Smoothing
 
 FADE = 0.6  # weight of a season in the mean, over that of the season after it
 
@@ -54,7 +55,7 @@ def references(bases: tuple[Base, ...]) -> tuple[tuple[int, float], ...]:
     """Which steps of the context each column of `Bases` repeats, as (period, fade): the same place of earlier cycles,
     each weighing `fade` times the one after it (0: the newest alone)."""
     plain = [(base.period, FADE if base.kind == "mean" else 0.0) for base in bases if base.kind != "smooth"]
-    smooth = [(base.period, smoothing.FADE) for base in bases if base.kind == "smooth" for _ in FILTERS]
+    smooth = [(base.period, filters.FADE) for base in bases if base.kind == "smooth" for _ in FILTERS]
     return (*plain, *smooth)
 
 

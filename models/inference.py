@@ -11,7 +11,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,17 @@ from models.config import TrainConfig
 from models.features import Design, Floats, gather, lacking, recoded
 from models.quantiles import evaluate, level_weights, mean_weights, paths
 from models.series import Column, Forecast, Note, Series
+from models.tables import Tables, reach, seasons_of, tables_until, trained_horizon
 from models.windows import latest
 
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 FORMAT = 2
+BASE = "base"  # the manifest's kind of what answers for any frequency
 WEIGHTS, GRAPH, MANIFEST = "weights.safetensors", "forward.onnx", "manifest.json"
 CHUNK = 512  # windows a forward: bounds memory whatever is asked for
+CELLS = 400_000  # steps a forward of the base, whose contexts may be long
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,20 @@ class OpenArtifact:
     levels: tuple[float, ...]  # trained
     session: Any  # onnxruntime.InferenceSession, which has no types
     design: Design = field(default_factory=Design)  # what it reads beside the target
+    seasons: tuple[int, int] | None = None  # that the base is told; None of a trained version
+
+    @property
+    def any_frequency(self) -> bool:
+        """Whether it answers for steps of any length: the base."""
+        return self.seasons is not None
+
+    def at(self, calendar: Calendar) -> "OpenArtifact":
+        """The version for series on `calendar`: a trained one as it is, the base with the seasons of these steps."""
+        if not self.any_frequency:
+            return self
+        seasons = seasons_of(calendar.frequency)
+        context, horizon = reach(*seasons), trained_horizon(seasons[0])
+        return replace(self, calendar=calendar, seasons=seasons, context=context, horizon=horizon)
 
     def forecast(
         self, series: Sequence[Series], horizon: int, levels: Sequence[float], samples: int = 0, seed: int = 0
@@ -120,13 +137,14 @@ class OpenArtifact:
             count, steps = len(values), self.context + self.reach(horizon)
             features = np.full((count, steps, len(self.design.steps)), np.nan, np.float32)
             beside = features, np.full((count, len(self.design.static)), np.nan, np.float32)
-        parts = [self._forward(values, present, beside, 0)]
+        parts = [self._forward(values, present, beside, 0, horizon)]
         median = level_weights(self.levels, (0.5,))[0]
         while len(parts) * self.horizon < horizon:
             middle = parts[-1] @ median  # (window, trained horizon)
             values = np.concatenate([values, middle], axis=1)[:, -self.context :]
             present = np.concatenate([present, np.ones_like(middle, np.bool_)], axis=1)[:, -self.context :]
-            fresh = self._forward(values, present, beside, len(parts) * self.horizon)
+            done = len(parts) * self.horizon
+            fresh = self._forward(values, present, beside, done, horizon - done)
             centre = (fresh @ median)[..., None]
             before = parts[-1][:, -1:, :] - middle[:, -1:, None]
             own = fresh - centre
@@ -135,8 +153,10 @@ class OpenArtifact:
         found = np.concatenate(parts, axis=1)[:, :horizon] if len(parts) > 1 else parts[0][:, :horizon]
         return found if known.all() else np.where(known[:, None, None], found, np.nan)
 
-    def _forward(self, values: Array, present: Bools, beside: tuple[Floats, Floats], ahead: int) -> Array:
-        """The graph's answer for windows that end `ahead` steps after those that `beside` was gathered for."""
+    def _forward(self, values: Array, present: Bools, beside: tuple[Floats, Floats], ahead: int, wanted: int) -> Array:
+        """The graph's answer for windows that end `ahead` steps after those that `beside` was gathered for: all
+        trained steps, of the base the `wanted` ones."""
+        steps = self.horizon if self.seasons is None else min(wanted, self.horizon)
         inputs: dict[str, NDArray[Any]] = {
             "context": np.ascontiguousarray(values),
             "mask": present.astype(np.float32),
@@ -145,12 +165,15 @@ class OpenArtifact:
             inputs["features"] = np.ascontiguousarray(beside[0][:, ahead : ahead + self.context + self.horizon])
         if self.design.static:
             inputs["static"] = beside[1]
+        size, tables = CHUNK, Tables()
+        if self.seasons is not None:
+            size, tables = max(1, min(CHUNK, CELLS // self.context)), tables_until(*self.seasons, steps)
         answers = [
-            self.session.run(None, {name: part[at : at + CHUNK] for name, part in inputs.items()})[0]
-            for at in range(0, len(values), CHUNK)
+            self.session.run(None, {name: part[at : at + size] for name, part in inputs.items()} | tables)[0]
+            for at in range(0, len(values), size)
         ]
         if not answers:
-            return np.zeros((0, self.horizon, len(self.levels)))
+            return np.zeros((0, steps, len(self.levels)))
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
     def at_levels(self, trained: Array, levels: tuple[float, ...]) -> Array:
@@ -190,7 +213,7 @@ class OpenArtifact:
             ("short_history", (known > 0) & (span < self.context), f"history shorter than {self.context} steps"),
             ("missing_history", (known > 0) & (known < span), f"missing values in the last {self.context} steps"),
         ):
-            if rows.any():
+            if rows.any() and (code == "no_history" or not self.any_frequency):  # the base is made for any history
                 notes.append(Note(code, text, tuple(int(place) for place in np.flatnonzero(rows))))
         return notes
 
@@ -206,6 +229,11 @@ def _checked(horizon: int, levels: Sequence[float], samples: int) -> tuple[float
     return tuple(sorted(set(levels)))
 
 
+def base_folder() -> Path:
+    """Where the base that ships with the package lies."""
+    return Path(__file__).parent / BASE
+
+
 def open_artifact(folder: Path) -> OpenArtifact:
     """The version in `folder`. Raises ValueError when a file is missing or changed, or its format is not ours to
     read."""
@@ -217,6 +245,10 @@ def open_artifact(folder: Path) -> OpenArtifact:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     config = TrainConfig.parse(manifest["config"])
+    if manifest.get("kind") == BASE:
+        step = Calendar.of("step")
+        base = OpenArtifact(manifest, config, step, 1, 1, config.quantiles, session, seasons=(1, 1))
+        return base.at(step)
     calendar = Calendar.of(manifest["calendar"]["frequency"], manifest["calendar"]["time_zone"])
     return OpenArtifact(
         manifest=manifest,

@@ -1,0 +1,156 @@
+"""What the pre-trained base is told beside the values: everything that depends on the seasons and the steps asked for
+alone, as index and weight tables. They are inputs of its graph, so that one graph serves every frequency and any
+steps ahead. Numpy only."""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.filters import reaches, smoothing_tables
+from models.frequency import Frequency
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Tables = dict[str, NDArray[np.generic]]
+
+RAW, SEGMENT = 96, 6  # newest steps read one by one, and how many go into one recurrent step
+CYCLES, BINS = 24, 24  # newest seasons read whole, and the values each is resampled to
+NEWEST, LONGER = 6, 3  # cycles of the main and of the longer season that are looked up
+FADE = 0.6  # weight of a cycle in the mean, over that of the cycle after it
+JUDGED = 24  # newest steps at which looked-up values are judged, at least
+SMOOTHED, LONGEST = 200, 168  # steps that levels and trends are fitted to, about; the longest season taken from them
+LONG_CYCLES = {7: 364, 5: 260}  # a year of days, in whole weeks: told where the frequency names one season alone
+TABLES = (
+    *("about", "ahead", "band", "bins", "checked", "counted", "counts", "ends", "fading", "folded", "inside", "judged"),
+    *("lags", "look_longer", "look_season", "origins", "outside", "places", "raw", "raw_phase", "reach", "read"),
+    *("recent", "size", "sums", "window"),
+)
+MOST = 20_000  # steps of context, at most
+
+
+def seasons_of(frequency: Frequency) -> tuple[int, int]:
+    """The main and the longer season of a frequency in steps, as the base is told them. The longer is the main one
+    where there is none."""
+    seasons = frequency.seasons
+    return told(seasons[0], seasons[1] if len(seasons) > 1 else 0)
+
+
+def told(season: int, longer: int) -> tuple[int, int]:
+    """The seasons as the base is told them, where `longer` may be 0: there is none."""
+    return season, longer or LONG_CYCLES.get(season, season)
+
+
+def reach(season: int, longer: int) -> int:
+    """Steps of history that the base can use."""
+    judged = max(2 * season, JUDGED) + season
+    looked = max(NEWEST * season, LONGER * longer)
+    tried = judged + max(3 * season, 2 * longer)
+    return max(RAW + longer, cycles_read(season) * season, looked, tried, smoothed_steps(season))
+
+
+def cycles_read(season: int) -> int:
+    """Whole seasons that are read: fewer of very long ones."""
+    return max(4, min(CYCLES, MOST // season))
+
+
+def smoothed_steps(season: int) -> int:
+    """Steps that levels and trends are fitted to."""
+    return max(SMOOTHED // season, 4) * season if season <= LONGEST else SMOOTHED
+
+
+def trained_horizon(season: int) -> int:
+    """Steps ahead that the base is trained for: two to eight seasons."""
+    return min(max(8 * season, 24), max(2 * season, 96))
+
+
+def ahead_tables(season: int, longer: int, steps: Ints, length: int) -> Tables:
+    """What depends on the `steps` ahead (1 is the next) too; `length` is the context's."""
+    place = steps - 1
+    own = np.arange(1, NEWEST + 1)[:, None] * season
+    week = np.arange(1, LONGER + 1)[:, None] * longer
+    turn, long_turn = 2 * math.pi * place / season, 2 * math.pi * place / longer
+    period = season if season <= LONGEST else 1
+    columns = [
+        np.log(steps) / 3.0,
+        np.minimum(steps / season, 4.0) if season > 1 else np.minimum(steps / 12.0, 4.0),
+        np.minimum(steps / longer, 4.0) if longer > 1 else np.minimum(steps / 24.0, 4.0),
+        np.sin(turn),
+        np.cos(turn),
+        np.sin(long_turn),
+        np.cos(long_turn),
+    ]
+    return {
+        "look_season": length - own + place % season,
+        "look_longer": length - week + place % longer,
+        "ahead": np.stack(columns, 1).astype(np.float32),
+        "reach": reaches([int(step) for step in steps]),
+        "outside": place % period,
+    }
+
+
+@lru_cache(maxsize=64)
+def fixed_tables(season: int, longer: int) -> Tables:
+    """What the seasons alone decide. The context they index is `reach` steps long."""
+    length = reach(season, longer)
+    raw = np.arange(length - RAW, length)
+    count = cycles_read(season)
+    folded = length - count * season + np.arange(count * season).reshape(count, season)
+    judged = max(2 * season, JUDGED)
+    at = np.arange(length - judged - season, length)
+    window = np.zeros((judged + season, judged))
+    for step in range(judged):  # the mean over the season before each judged step
+        window[step : step + season, step] = 1.0
+    tokens = np.arange(RAW // SEGMENT) * SEGMENT + SEGMENT / 2 - RAW
+    phases = [wave(2 * math.pi * tokens / cycle) for cycle in (season, longer) for wave in (np.sin, np.cos)]
+    recent = np.zeros((len(at), 2))
+    recent[-max(season, 1) :, 0] = 1.0
+    recent[-max(season // 4, 1) :, 1] = 1.0
+    counted = np.zeros(length)
+    counted[-max(2 * season, 24) :] = 1.0
+    about = [math.log(season) / 3.0, math.log(longer) / 5.0, float(season == 1), float(longer != season), 1 / season]
+    return {
+        "raw": raw,
+        "raw_phase": np.stack(phases, 1).astype(np.float32),
+        "read": np.maximum(folded, 0),
+        "bins": resampling(season, BINS),
+        "checked": at,
+        "window": window,
+        "lags": np.array([season, longer], np.int64),
+        "recent": recent,
+        "counted": counted,
+        "about": np.array(about, np.float32)[None],
+        **smoothing_tables(smoothed_steps(season), season if season <= LONGEST else 1, min(2 * season, 24)),
+    }
+
+
+@lru_cache(maxsize=64)
+def tables_until(season: int, longer: int, horizon: int) -> Tables:
+    """`tables_for` all steps up to a horizon."""
+    return tables_for(season, longer, np.arange(1, horizon + 1))
+
+
+def tables_for(season: int, longer: int, steps: Ints) -> Tables:
+    """All that the graph is given beside the values, for a context of `reach` steps, in the order of TABLES."""
+    every = {**fixed_tables(season, longer), **ahead_tables(season, longer, steps, reach(season, longer))}
+    return {name: every[name] for name in TABLES}
+
+
+def resampling(season: int, bins: int) -> NDArray[np.float32]:
+    """Weights (season, bin) that resample a season to so many values: means where it is longer, straight lines
+    between where it is shorter."""
+    weights = np.zeros((season, bins), np.float32)
+    if season >= bins:
+        edges = np.arange(bins + 1) * season / bins
+        starts, ends = np.arange(season)[:, None], np.arange(1, season + 1)[:, None]
+        shared = np.minimum(ends, edges[None, 1:]) - np.maximum(starts, edges[None, :-1])
+        weights[:] = np.maximum(shared, 0.0)
+        return weights / weights.sum(0)
+    places = np.clip((np.arange(bins) + 0.5) * season / bins - 0.5, 0, season - 1)
+    low = np.minimum(places.astype(np.int64), season - 1)
+    high = np.minimum(low + 1, season - 1)
+    share = places - low
+    np.add.at(weights, (low, np.arange(bins)), 1.0 - share)
+    np.add.at(weights, (high, np.arange(bins)), share)
+    return weights

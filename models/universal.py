@@ -1,0 +1,272 @@
+"""The pre-trained base: one recurrent network for every frequency, told the seasons' lengths by tables.
+
+It reads the newest steps in segments, and whole seasons resampled to a fixed grid, each with a recurrent cell. Each
+step ahead then asks with what plain forecasts say of it, how far ahead it is and where in its seasons; the answer is a
+mix of the plain forecasts and a correction in units of their own error inside the window. So any season, any number of
+steps ahead and any length of history go through the same weights.
+"""
+
+# torch's own annotations are incomplete:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.bases import newest
+from models.filters import FILTERS
+from models.heads import monotone, nearest_to_median, unsoftplus
+from models.metrics import normal_scores
+from models.scaling import Scaled, scale_window
+from models.smoothing import smooth
+from models.tables import BINS, FADE, LONGER, NEWEST, RAW, SEGMENT, TABLES
+
+Given = Mapping[str, Tensor]
+
+LOOKED = 7  # plain forecasts that are looked up
+BASES = 2 * len(FILTERS) + LOOKED
+STEP = 4 * SEGMENT + 4  # numbers that go into one recurrent step over the newest steps
+CYCLE = 2 * BINS + 2
+ABOUT = 5 + BASES + 3
+AHEAD = 7
+ASKED = AHEAD + BASES + 1 + 2 * (NEWEST + LONGER)
+SURE = 8.0  # power of a plain forecast's error inside the window that it is weighed by at first
+LEAST = 1e-4  # error inside the window, in scaled units
+FARTHEST = 50.0  # scaled units that a plain forecast may be away
+GROWTH = 2.0  # logarithm: how far beyond a window's largest value a trend of logarithms may lead
+
+
+@dataclass(frozen=True)
+class Read:
+    """Windows made ready for the network, in scaled units: `steps` (batch, segment, number) and `cycles` (batch,
+    cycle, number) for the cells, `about` (batch, number), `asked` (batch, horizon, number) and `bases` (batch,
+    horizon, base) for each step ahead, `doubts` (batch, base) the logarithms of the bases' errors inside the window,
+    `unit` (batch, 1) the error of their mix."""
+
+    steps: Tensor
+    cycles: Tensor
+    about: Tensor
+    asked: Tensor
+    bases: Tensor
+    doubts: Tensor
+    unit: Tensor
+
+
+class Universal(nn.Module):
+    """The network: `hidden` units a cell, quantiles at `levels`."""
+
+    def __init__(self, hidden: int, levels: tuple[float, ...]) -> None:
+        super().__init__()
+        self.hidden, self.levels = hidden, levels
+        self.anchor = nearest_to_median(levels)
+        self.first = nn.Linear(ABOUT, 2 * hidden)
+        self.steps = nn.GRU(STEP, hidden, batch_first=True)
+        self.embed = nn.Linear(CYCLE, hidden)
+        self.cycles = nn.GRU(hidden, hidden, batch_first=True)
+        self.state = nn.Linear(2 * hidden + ABOUT, 2 * hidden)
+        self.ask = nn.Linear(ASKED, 2 * hidden)
+        self.think = nn.Linear(2 * hidden, hidden)
+        self.say = nn.Linear(hidden, len(levels))
+        self.gate = nn.Linear(hidden, BASES)
+        with torch.no_grad():
+            for part in (self.say, self.gate):
+                part.weight.mul_(0.1)
+                part.bias.zero_()
+            gaps = torch.tensor(normal_scores(levels)).float().diff() * 1.25
+            self.say.bias[1:] = unsoftplus(gaps)
+
+    def forward(self, read: Read) -> Tensor:
+        """Quantiles (batch, horizon, level) in scaled units, never decreasing along levels."""
+        first, second = self.first(read.about).tanh().split(self.hidden, dim=1)
+        _, state = self.steps(read.steps, first[None].contiguous())
+        _, other = self.cycles(self.embed(read.cycles).relu(), second[None].contiguous())
+        known = self.state(torch.cat([state[0], other[0], read.about], 1))
+        thought = functional.gelu(self.think(functional.gelu(known[:, None] + self.ask(read.asked))))
+        trust = -SURE * (read.doubts - read.doubts.mean(1, keepdim=True))
+        weights = torch.softmax(trust[:, None] + self.gate(thought), -1)
+        middle = (weights * read.bases).sum(-1, keepdim=True)
+        return middle + monotone(self.say(thought), self.anchor) * read.unit[:, None]
+
+
+class Answering(nn.Module):
+    """Everything in the base's graph: raw contexts and tables in, quantiles in the data's units out, their distances
+    from the median stretched as made-up series that taught nothing asked for. Where no known value is below 0, none of
+    the forecast is."""
+
+    stretch: Tensor
+
+    def __init__(self, network: Universal) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("stretch", torch.ones(len(network.levels), dtype=torch.float64))
+
+    def forward(self, context: Tensor, mask: Tensor, *tables: Tensor) -> Tensor:
+        """Quantiles (batch, horizon, level) float64 of `context` (batch, time) float64 and `mask` alike float32.
+        `tables` in the order of TABLES."""
+        known = mask.to(context.dtype)
+        read, scaled = read_windows(context, known, dict(zip(TABLES, tables, strict=True)))
+        quantiles = self.network(read).to(context.dtype)
+        centre = quantiles[..., self.network.anchor : self.network.anchor + 1]
+        found = scaled.undo(centre + (quantiles - centre) * self.stretch)
+        least = torch.where(known > 0, context, 0.0).amin(1)[:, None, None]
+        return torch.where(least >= 0, found.clamp_min(0.0), found)
+
+
+def read_windows(context: Tensor, mask: Tensor, given: Given) -> tuple[Read, Scaled]:
+    """Windows made ready: `context` (batch, time) float64, 0 where missing, `mask` alike, 1 where present, `given` the
+    tables for its seasons and the steps asked for. float64 but for what is read."""
+    scaled = scale(context, mask, given["counted"])
+    values = scaled.apply(context) * mask
+    last = newest(values, mask, 1)[0]
+    found, doubt, known = looked_up(values, mask, last, given)
+    time = given["band"].shape[0]
+    plain, own = smooth(values[:, -time:], mask[:, -time:], given)
+    logs, log_doubt = smooth_logs(context[:, -time:], mask[:, -time:], scaled, given, (plain, own))
+    bases = torch.cat([plain, logs, found], 2).clamp(-FARTHEST, FARTHEST)
+    doubts = torch.cat([own, log_doubt, doubt], 1)
+    weights = torch.softmax(-SURE * (doubts - doubts.mean(1, keepdim=True)), 1)
+    unit = (weights * doubts).sum(1, keepdim=True).exp().clamp_min(LEAST)
+    mix = (bases * weights[:, None]).sum(2, keepdim=True)
+    away = squash((torch.cat([bases, known[0]], 2) - mix) / unit[..., None])
+    away = torch.cat([away[..., :BASES], away[..., BASES:] * known[1]], 2)
+    rows = torch.ones_like(unit)
+    ahead = given["ahead"].to(unit.dtype) * rows[..., None]
+    about = [given["about"].to(unit.dtype) * rows, (doubts - unit.log()).clamp(-8.0, 8.0), unit.log()]
+    about += [mask.sum(1, keepdim=True).add(1.0).log() / 5.0, squash(last / unit)]
+    parts = {
+        "steps": steps_read(values, mask, unit, given),
+        "cycles": cycles_read(values, mask, given),
+        "about": torch.cat(about, 1),
+        "asked": torch.cat([ahead, away, squash(mix), known[1]], 2),
+        "bases": bases,
+        "doubts": doubts,
+        "unit": unit,
+    }
+    return Read(**{name: part.float() for name, part in parts.items()}), scaled
+
+
+def scale(context: Tensor, mask: Tensor, counted: Tensor) -> Scaled:
+    """By mean and deviation of the newest steps; of all where those say nothing or are constant."""
+    late = scale_window(context * counted, mask * counted, "std")
+    every = scale_window(context, mask, "std")
+    use = (late.scale > 0) & ((mask * counted).sum(1, keepdim=True) > 1)
+    shift, size = torch.where(use, late.shift, every.shift), torch.where(use, late.scale, every.scale)
+    return Scaled(shift, size, size)
+
+
+def looked_up(values: Tensor, mask: Tensor, last: Tensor, given: Given) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """The plain forecasts that repeat cycles, (batch, horizon, LOOKED), the logarithms of their errors inside the
+    window (batch, LOOKED), and the values that they came from with which are known, (batch, horizon, cycle) each."""
+    own, week = given["look_season"], given["look_longer"]
+    cycles = [(values[:, places], mask[:, places]) for places in (own, week)]  # (batch, cycle, horizon)
+    at, lags = given["checked"], given["lags"]
+    now, there = values[:, at], mask[:, at]
+    away, both, errors = [], [], []
+    for place in range(2):
+        before = at - lags[place]
+        both.append(there * mask[:, before])
+        away.append((now - values[:, before]) * both[-1])
+    moved = [fraction(one @ given["recent"], ok @ given["recent"]) for one, ok in zip(away, both, strict=True)]
+    (season, season_mean), (longer, longer_mean) = (repeated(*one, last) for one in cycles)
+    found = [season, season_mean, longer, longer_mean, longer + moved[1][:, :1], longer + moved[1][:, 1:]]
+    found.append(season + moved[0][:, 1:])
+    judged = given["window"].shape[1]
+    for place, count in ((0, 3), (1, 2)):
+        errors.append(error(away[place][:, -judged:], both[place][:, -judged:]))
+        errors.append(faded_error(values, mask, at[-judged:], lags[place], count))
+    for place in (1, 1, 0):
+        usual = fraction(away[place] @ given["window"], both[place] @ given["window"])
+        errors.append(error(away[place][:, -judged:] - usual, both[place][:, -judged:]))
+    all_values = torch.cat([one[0] for one in cycles], 1).transpose(1, 2)
+    all_known = torch.cat([one[1] for one in cycles], 1).transpose(1, 2)
+    return torch.stack(found, 2), torch.cat(errors, 1), (all_values, all_known)
+
+
+def squash(values: Tensor) -> Tensor:
+    """As they are near 0, logarithms far from it."""
+    return values.sign() * (values.abs() + 1.0).log()
+
+
+def fraction(total: Tensor, count: Tensor) -> Tensor:
+    return total / count.clamp_min(1.0)
+
+
+def error(away: Tensor, known: Tensor) -> Tensor:
+    """The logarithm of the mean size, (batch, 1); one error of 1 scaled unit is counted beside those seen."""
+    return (
+        (((away.abs() * known).sum(1, keepdim=True) + 1.0) / (known.sum(1, keepdim=True) + 1.0)).clamp_min(1e-9).log()
+    )
+
+
+def faded_error(values: Tensor, mask: Tensor, at: Tensor, lag: Tensor, count: int) -> Tensor:
+    """The error of the fading mean of `count` cycles of `lag` steps at the steps `at`."""
+    total, known = torch.zeros_like(values[:, at]), torch.zeros_like(values[:, at])
+    for cycle in range(1, count + 1):
+        weight = FADE**cycle * mask[:, at - cycle * lag]
+        total, known = total + weight * values[:, at - cycle * lag], known + weight
+    return error(values[:, at] - total / torch.where(known > 0, known, 1.0), mask[:, at] * (known > 0))
+
+
+def repeated(values: Tensor, known: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """The newest known value of (batch, cycle, horizon), the newest cycle first, and the fading mean: (batch, horizon),
+    `last` (batch, 1) where nothing is known."""
+    newer = known.cumsum(1) - known  # known values of newer cycles
+    value = (values * known * (newer == 0).to(known.dtype)).sum(1)
+    fade = FADE ** torch.arange(values.shape[1], dtype=values.dtype, device=values.device)[:, None]
+    total = (known * fade).sum(1)
+    some = total > 0
+    mean = (values * known * fade).sum(1) / torch.where(some, total, 1.0)
+    return torch.where(some, value, last), torch.where(some, mean, last)
+
+
+def smooth_logs(
+    context: Tensor, mask: Tensor, scaled: Scaled, given: Given, otherwise: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """What the filters say of the logarithms, where all known values are above 0: growth and seasons in proportion to
+    the level. `otherwise` elsewhere. Both in scaled units."""
+    positive = ((context > 0) | (mask == 0)).all(1, keepdim=True) & (scaled.scale > 0)
+    size = torch.where(scaled.scale > 0, scaled.scale, 1.0)
+    safe = torch.where(positive & (mask > 0), context, 1.0)
+    logs = safe.log()
+    anchor = newest(logs * mask, mask, 1)[0]
+    logs = (logs - anchor) * mask
+    top = logs.amax(1, keepdim=True) + GROWTH
+
+    def plain(values: Tensor) -> Tensor:
+        held = torch.minimum(values, top[..., None])
+        return (
+            torch.where(positive[..., None], (held + anchor[..., None]).exp() - scaled.shift[..., None], 0.0)
+            / size[..., None]
+        )
+
+    ahead, doubt = smooth(logs, mask, given, plain)
+    return torch.where(positive[..., None], plain(ahead), otherwise[0]), torch.where(positive, doubt, otherwise[1])
+
+
+def steps_read(values: Tensor, mask: Tensor, unit: Tensor, given: Given) -> Tensor:
+    """The newest steps in segments, (batch, segment, STEP): values, what changed over each season, what is known."""
+    at, lags = given["raw"], given["lags"]
+    now, there = values[:, at], mask[:, at]
+    parts = [squash(now), there]
+    for place in range(2):
+        before = at - lags[place]
+        parts.append(squash((now - values[:, before]) / unit) * there * mask[:, before])
+    count = RAW // SEGMENT
+    steps = torch.stack(parts, 2).reshape(-1, count, 4 * SEGMENT)
+    phase = given["raw_phase"].to(steps.dtype) * torch.ones_like(steps[:, :, :1])
+    return torch.cat([steps, phase], 2)
+
+
+def cycles_read(values: Tensor, mask: Tensor, given: Given) -> Tensor:
+    """The newest cycles resampled, (batch, cycle, CYCLE): values and what share of each is known, level and spread."""
+    folded, bins = given["read"], given["bins"].to(values.dtype)
+    seen, there = values[:, folded], mask[:, folded]  # (batch, cycle, season)
+    cover = there @ bins
+    fitted = (seen @ bins) / torch.where(cover > 0, cover, 1.0)
+    count = there.sum(2, keepdim=True).clamp_min(1.0)
+    level = seen.sum(2, keepdim=True) / count
+    spread = ((((seen - level) * there) ** 2).sum(2, keepdim=True) / count).sqrt()
+    return torch.cat([squash(fitted), cover, squash(level), squash(spread)], 2)
