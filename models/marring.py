@@ -16,7 +16,9 @@ def marred(random: np.random.Generator, paths: Array, season: int, lengths: NDAr
     Of each row only the newest `lengths` (rows,) steps are used; of them at most half are missing.
     """
     rows = len(paths)
-    paths = accidents(random, even(paths), season)
+    slope = random.choice([-1.0, 1.0], (rows, 1), p=[0.2, 0.8]) * between(random, 0.2, 2.0, rows)
+    slope *= some(random, 0.3 if season <= 12 or season == 52 else 0.1, rows)  # most that people count grows
+    paths = accidents(random, even(even(paths) + slope * np.linspace(-1.7, 1.7, len(paths[0]))), season)
     reverse = random.random(rows) < 0.03
     paths[reverse] = paths[reverse, ::-1]
     shares = {"growing": 0.54, "around": 0.29, "counts": 0.08, "seldom": 0.04, "parts": 0.03, "still": 0.02}
@@ -32,7 +34,9 @@ def marred(random: np.random.Generator, paths: Array, season: int, lengths: NDAr
     whole = np.isin(names, ["counts", "seldom"])[:, None]
     scale = between(random, 1e-2, 1e5, rows) * np.exp(random.standard_normal((rows, 1)))
     found = np.where(whole, found, found * scale)
-    found = np.where(some(random, 0.03, rows) > 0, -found, found)
+    often = 0.06 if season in (5, 7) else 0.03
+    shut = (random.random(paths.shape) < between(random, 0.001, 0.02, rows)) * some(random, often, rows)
+    found = np.where(some(random, 0.03, rows) > 0, -found, found) * (1 - shut)
     found = np.clip(rounded(random, found), -MOST, MOST)
     return gaps(random, found, season, lengths)
 
@@ -50,7 +54,8 @@ def accidents(random: np.random.Generator, paths: Array, season: int) -> Array:
         size = random.standard_normal((rows, 1)) * 2 * some(random, 0.06, rows)
         found += size * np.where(time >= when, np.exp(-np.maximum(time - when, 0) / fade), 0.0)
     struck = (random.random(paths.shape) < between(random, 0.002, 0.03, rows)) * some(random, 0.15, rows)
-    found += struck * random.standard_t(3, paths.shape) * between(random, 1.0, 4.0, rows)
+    size = np.clip(random.standard_t(3, paths.shape) * between(random, 1.0, 3.0, rows), -6, 6)
+    found += struck * size
     bent = np.sign(found) * np.abs(found) ** random.uniform(0.7, 1.6, (rows, 1))
     return np.where(some(random, 0.12, rows) > 0, even(bent), found)
 

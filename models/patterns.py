@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Shape = tuple[int, int]  # rows, steps
+Kind = tuple[int, int]  # main season in steps, 1: none; longer season made of whole main ones, 0: none
 
 TINY = 1e-9
 YEAR = 365.25  # days
@@ -81,7 +82,7 @@ def wandering(random: np.random.Generator, shape: Shape, length: Array) -> Array
 
 
 def _line(random: np.random.Generator, shape: Shape) -> Array:
-    return random.choice([-1.0, 1.0], (shape[0], 1), p=[0.3, 0.7]) * np.linspace(0, 1, shape[1])
+    return random.choice([-1.0, 1.0], (shape[0], 1), p=[0.25, 0.75]) * np.linspace(0, 1, shape[1])
 
 
 def _curve(random: np.random.Generator, shape: Shape) -> Array:
@@ -91,7 +92,7 @@ def _curve(random: np.random.Generator, shape: Shape) -> Array:
     pace, turn = random.uniform(1, 6, (rows, 1)), random.uniform(0, 1, (rows, 1))
     ways = np.stack([1 - np.exp(-pace * time), np.expm1(pace * time / 2), np.tanh(2 * pace * (time - turn))])
     way = random.integers(0, 3, rows)
-    return random.choice([-1.0, 1.0], (rows, 1), p=[0.35, 0.65]) * ways[way, np.arange(rows)]
+    return random.choice([-1.0, 1.0], (rows, 1), p=[0.3, 0.7]) * ways[way, np.arange(rows)]
 
 
 def _bends(random: np.random.Generator, shape: Shape) -> Array:
@@ -99,7 +100,7 @@ def _bends(random: np.random.Generator, shape: Shape) -> Array:
     rows, steps = shape
     bends = random.random(shape) < random.uniform(1, 5, (rows, 1)) / steps
     slopes = random.standard_normal(shape) * bends
-    slopes[:, 0] = random.standard_normal(rows)
+    slopes[:, 0] = random.standard_normal(rows) + 0.5
     return np.cumsum(np.cumsum(slopes, 1), 1)
 
 
@@ -255,15 +256,17 @@ def weeks(random: np.random.Generator, rows: int, season: int, longer: int) -> A
     return even((shape + np.where(alike > 0, weekend + 0.15 * level, level) + own).reshape(rows, longer))
 
 
-def seasons(random: np.random.Generator, shape: Shape, season: int, longer: int) -> Array:
-    """Repeating paths (rows, steps) of about unit standard deviation with the period `season`, or `longer` made of it.
+def cycles(random: np.random.Generator, rows: int, kind: Kind) -> Array:
+    """One cycle for each row: of the season, or where a longer one is told, (rows, longer) made of it."""
+    season, longer = kind
+    return weeks(random, rows, season, longer) if longer else profiles(random, (rows, season))
+
+
+def seasons(random: np.random.Generator, shape: Shape, kind: Kind) -> Array:
+    """Repeating paths (rows, steps) of about unit standard deviation with the period of the season, or the longer one.
     They start anywhere; a part swells and shrinks, changes shape slowly, or is a year of 52.18 weeks."""
     rows, steps = shape
-    cycle = longer or season
-
-    def draw() -> Array:
-        return weeks(random, rows, season, longer) if longer else profiles(random, (rows, season))
-
+    season, cycle = kind[0], max(kind)
     pace = 52 / (YEAR / 7) if season == 52 and random.random() < 0.5 else 1.0
     place = (np.arange(steps) * pace + random.integers(0, cycle, (rows, 1))) % cycle
     below = place.astype(np.intp) % cycle
@@ -273,10 +276,10 @@ def seasons(random: np.random.Generator, shape: Shape, season: int, longer: int)
         now = profile[row, below]
         return now if pace == 1.0 else now + share * (profile[row, (below + 1) % cycle] - now)
 
-    first = draw()
+    first = cycles(random, rows, kind)
     moving = laid(first)
     if random.random() < 0.6:  # another shape of the same kind, mixed in more and more, or now and then
-        mixed = first + between(random, 0.1, 1.0, rows) * draw()
+        mixed = first + between(random, 0.1, 1.0, rows) * cycles(random, rows, kind)
         turn = smooth(random, shape, np.maximum(between(random, 1.0, 20.0, rows) * cycle, steps / 4))
         moving = moving + (laid(mixed) - moving) / (1 + np.exp(-3 * turn)) * some(random, 0.45, rows)
     swell = smooth(random, shape, np.maximum(between(random, 2.0, 20.0, rows) * season, 8.0))
@@ -318,7 +321,7 @@ def noises(random: np.random.Generator, shape: Shape, season: int) -> Array:
     moving = faded(random, shocks, keep)
     if season >= 20 and season != 52:  # a part so smooth that the next step hardly differs
         softer = even(faded(random, moving, np.exp(-1 / between(random, 0.3, season / 5, rows))))
-        moving = np.where(some(random, 0.45, rows) > 0, softer, moving)
+        moving = np.where(some(random, 0.55, rows) > 0, softer, moving)
     share = random.random((rows, 1)) ** 2 * (1.0 if season < 20 else 0.2)
-    memory = some(random, 0.5 if season < 20 else 0.85, rows)
+    memory = some(random, 0.5 if season < 20 else 0.9, rows)
     return np.where(memory > 0, np.sqrt(1 - share) * moving + np.sqrt(share) * plain, plain)

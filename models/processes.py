@@ -1,30 +1,31 @@
 """Processes that synthetic series follow where they are more than trend, season and noise added up: exponential
 smoothing run forwards, seasonal ARIMA, sums and products of Gaussian processes, regimes, chaos and markets.
 
-Each takes a generator, a shape (rows, steps) and the season, and returns paths in no particular unit.
+Each takes a generator, a shape (rows, steps) and the seasons, and returns paths in no particular unit.
 """
 
 import numpy as np
 
-from models.patterns import Array, Shape, between, chosen, even, faded, profiles, seasons, smooth, some, trends
+from models.patterns import Array, Kind, Shape, between, chosen, cycles, even, faded, seasons, smooth, some, trends
 
 WARM = 60  # steps a recursion runs before what it is taken for
 
 
-def smoothed(random: np.random.Generator, shape: Shape, season: int) -> Array:
+def smoothed(random: np.random.Generator, shape: Shape, kind: Kind) -> Array:
     """Innovations state space models of exponential smoothing (Hyndman, Koehler, Ord and Snyder 2008), run forwards on
     a level of about 0: no, a full or a damped trend, no or an additive season, smoothing constants from hardly any to
     nearly all. An exponential of such a path has the multiplicative forms."""
-    rows, steps = shape
-    size = between(random, 0.02, 1.0, rows)[:, 0]
+    (rows, steps), season = shape, kind[0]
+    size = between(random, 0.03, 1.0, rows)[:, 0]
     alpha = np.where(random.random(rows) < 0.5, random.beta(1, 3, rows), random.beta(3, 1.3, rows))
     beta = alpha * random.random(rows) ** 4 * (random.random(rows) < 0.5)
     damp = np.where(random.random(rows) < 0.5, 1.0, random.uniform(0.8, 0.99, rows))
     gamma = (1 - alpha) * random.random(rows) ** 3 * 0.7
-    slope = random.standard_normal(rows) * np.where(random.random(rows) < 0.5, 0.05, 0.4) * size + 0.04 * size
+    slope = (random.standard_normal(rows) + 0.4) * np.where(random.random(rows) < 0.5, 0.06, 0.4) * size
     slope *= random.random(rows) < 0.65
-    shown = random.random(rows) < (0.8 if season > 1 else 0.0)
-    states = np.ascontiguousarray(profiles(random, (rows, season)).T) * shown if season > 1 else np.zeros((1, rows))
+    shown = random.random(rows) < (0.88 if season > 1 else 0.0)
+    shown = shown * between(random, 0.2 if season in (5, 7) or season >= 20 else 0.07, 2.0, rows)[:, 0]
+    states = np.ascontiguousarray(cycles(random, rows, kind).T) * shown if season > 1 else np.zeros((1, rows))
     period, level = len(states), np.zeros(rows)
     errors = np.ascontiguousarray(random.standard_normal(shape).T) * size
     path = np.empty((steps, rows))
@@ -35,7 +36,7 @@ def smoothed(random: np.random.Generator, shape: Shape, season: int) -> Array:
         level = level + slope + alpha * error
         slope = slope + beta * error
         if season > 1:
-            states[place] += gamma * shown * error
+            states[place] += gamma * (shown > 0) * error
     return path.T
 
 
@@ -52,16 +53,17 @@ def _stationary(random: np.random.Generator, rows: int) -> Array:
     return found
 
 
-def arima(random: np.random.Generator, shape: Shape, season: int) -> Array:
+def arima(random: np.random.Generator, shape: Shape, kind: Kind) -> Array:
     """Seasonal ARIMA (Box and Jenkins 1970): up to (3, d, 2)(1, D, 1), d and D of 0 and 1, with a drift at times."""
-    rows, wanted = shape
+    (rows, wanted), season = shape, max(kind)
     steps = wanted + WARM + 2 * season
     shocks = random.standard_normal((steps, rows))
     once, twice = random.random(rows) < 0.65, (random.random(rows) < 0.45) & (season > 1)
     moving = random.uniform(-0.9, 0.7, (2, rows)) * (random.random((2, rows)) < [[0.5], [0.2]])
+    back = np.where(once, random.uniform(-0.95, -0.6, rows), random.uniform(-0.9, -0.2, rows))
     shocks[2:] += moving[0] * shocks[1:-1] + 0.5 * moving[1] * shocks[:-2]
     if season > 1:
-        shocks[season:] += np.where(twice, random.uniform(-0.9, -0.2, rows), 0.0) * shocks[:-season]
+        shocks[season:] += np.where(twice, back, 0.0) * shocks[:-season]
     first, second, third = _stationary(random, rows).T
     path = np.zeros((steps + 3, rows))
     for step in range(steps):
@@ -70,37 +72,36 @@ def arima(random: np.random.Generator, shape: Shape, season: int) -> Array:
     path /= np.maximum(path[WARM:].std(0), 1e-6)
     if season > 1:
         keep = np.where(twice, 1.0, random.uniform(0, 0.9, rows) * (random.random(rows) < 0.5))
-        start = profiles(random, (rows, season)).T * between(random, 0.5, 8.0, rows)[:, 0]
+        start = cycles(random, rows, kind).T * between(random, 0.3, 6.0, rows)[:, 0]
         path[:season] += twice * (start - start.mean(0))
         for begin in range(season, steps, season):
             stop = min(begin + season, steps)
             path[begin:stop] += keep * path[begin - season : stop - season]
-    both = once & twice  # a slope that would never come back is held down
-    path = np.where(once, np.cumsum(path - both * path.mean(0), 0), path)
+    path = np.where(once, np.cumsum(path, 0), path)
     if season > 1:  # a season that stays as it is
-        fixed = ~twice & (random.random(rows) < 0.5)
+        fixed = ~twice & (random.random(rows) < 0.7)
         path += (
             fixed
             * path.std(0)
-            * between(random, 0.1, 3.0, rows)[:, 0]
-            * profiles(random, (rows, season)).T[np.arange(steps) % season]
+            * between(random, 0.1, 2.0, rows)[:, 0]
+            * cycles(random, rows, kind).T[np.arange(steps) % season]
         )
     drift = (random.standard_normal(rows) + 0.5) * 0.15 * (random.random(rows) < 0.6)
     return (path + drift * np.where(once, np.arange(steps)[:, None], 0.0))[-wanted:].T
 
 
-def kernels(random: np.random.Generator, shape: Shape, season: int) -> Array:
+def kernels(random: np.random.Generator, shape: Shape, kind: Kind) -> Array:
     """Gaussian processes put together at random, kernels added and multiplied (KernelSynth, Ansari et al. 2024), drawn
     by features instead of a covariance: smooth paths of many lengths, lines, cycles told or not, rough walks, noise."""
     rows, steps = shape
     found = np.zeros(shape)
-    shares = {"smooth": 0.25, "cycle": 0.3 if season > 1 else 0.0, "untold": 0.1, "line": 0.12, "rough": 0.15}
+    shares = {"smooth": 0.25, "cycle": 0.4 if kind[0] > 1 else 0.0, "untold": 0.1, "line": 0.12, "rough": 0.15}
     for slot in range(4):
         names, part = chosen(random, shares, rows), np.zeros(shape)
         for name in shares:
             held = np.flatnonzero(names == name)
             if held.size:
-                part[held] = _kernel(random, name, (held.size, steps), season)
+                part[held] = _kernel(random, name, (held.size, steps), kind)
         part = part * between(random, 0.2, 1.5, rows) * (slot < random.integers(1, 5, (rows, 1)))
         product = (some(random, 0.25, rows) > 0) & (slot > 0)
         found = np.where(product, found * (1 + 0.7 * part), found + part)
@@ -110,12 +111,12 @@ def kernels(random: np.random.Generator, shape: Shape, season: int) -> Array:
     return found + random.standard_normal(shape) * between(random, 0.005, 0.6, rows)
 
 
-def _kernel(random: np.random.Generator, name: str, shape: Shape, season: int) -> Array:
+def _kernel(random: np.random.Generator, name: str, shape: Shape, kind: Kind) -> Array:
     rows, steps = shape
     if name == "smooth":
         return smooth(random, shape, between(random, max(2.0, steps / 100), steps, rows))
     if name == "cycle":
-        return seasons(random, shape, season, 0)
+        return seasons(random, shape, kind)
     if name == "line":
         return random.standard_normal((rows, 1)) * np.linspace(-1.5, 1.5, steps)
     if name == "rough":
@@ -206,7 +207,7 @@ def _saws(random: np.random.Generator, shape: Shape) -> Array:
     return random.choice([-1.0, 1.0], (rows, 1)) * (filled % 1.0) + noise
 
 
-def regimes(random: np.random.Generator, shape: Shape, season: int) -> Array:
+def regimes(random: np.random.Generator, shape: Shape, kind: Kind) -> Array:
     """Paths that change their ways: states, thresholds, echoes, chaos, markets, resets; some with a season on top."""
     rows, steps = shape
     draws = {"levels": _levels, "threshold": _threshold, "excited": _excited, "chaos": _chaos, "market": _market}
@@ -217,6 +218,6 @@ def regimes(random: np.random.Generator, shape: Shape, season: int) -> Array:
         held = np.flatnonzero(names == name)
         if held.size:
             found[held] = even(draw(random, (held.size, steps)))
-    if season > 1:
-        found += some(random, 0.4, rows) * between(random, 0.2, 2.0, rows) * seasons(random, shape, season, 0)
+    if kind[0] > 1:
+        found += some(random, 0.55, rows) * between(random, 0.2, 2.0, rows) * seasons(random, shape, kind)
     return found + some(random, 0.3, rows) * trends(random, shape)

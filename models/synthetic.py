@@ -16,6 +16,7 @@ from models.patterns import (
     MONTH,
     YEAR,
     Array,
+    Kind,
     Shape,
     between,
     chosen,
@@ -28,8 +29,6 @@ from models.patterns import (
     years,
 )
 from models.processes import arima, kernels, regimes, smoothed
-
-Kind = tuple[int, int]  # main season, longer season, in steps
 
 TOGETHER = 192  # series at most that are drawn at once, of about one length
 
@@ -114,7 +113,7 @@ def make(random: np.random.Generator, kind: Kind, count: int, length: tuple[int,
     found: list[Made] = []
     for first in range(0, count, TOGETHER):
         held = lengths[first : first + TOGETHER]
-        values = marred(random, _paths(random, (len(held), int(held[-1])), season, longer), season, held)
+        values = marred(random, _paths(random, (len(held), int(held[-1])), kind), season, held)
         shown = longer if longer and random.random() < 0.9 else 0  # now and then the longer one is not told of
         found += [Made(row[-many:].astype(np.float32), season, shown) for row, many in zip(values, held, strict=True)]
     return [found[place] for place in random.permutation(count)]
@@ -123,19 +122,21 @@ def make(random: np.random.Generator, kind: Kind, count: int, length: tuple[int,
 # ---------------------------------------------------------------- families
 
 
-def _structural(random: np.random.Generator, shape: Shape, season: int, longer: int) -> Array:
-    """Trend, season and noise, each with a weight of its own; the noise may take over."""
-    rows, _ = shape
+def _structural(random: np.random.Generator, shape: Shape, kind: Kind) -> Array:
+    """Trend, season and noise, each with a weight of its own; the noise may take over. Years and quarters have seen
+    most of their noise added up away: trends are what they show."""
+    (rows, _), (season, longer) = shape, kind
     often = season >= 20 and season != 52
-    trend = trends(random, shape) * between(random, 0.1 if often else 0.3, 2.0 if often else 6.0, rows)
-    noise = noises(random, shape, season) * between(random, 0.02, 1.0, rows)
+    least, most = (0.1, 2.0) if often else (0.5, 8.0) if season <= 4 else (0.3, 6.0)
+    trend = trends(random, shape) * between(random, least, most, rows)
+    noise = noises(random, shape, season) * between(random, 0.01 if often else 0.02, 0.8 if season <= 4 else 1.0, rows)
     moving = np.zeros(shape)
     if season > 1:
-        there = some(random, 0.95 if often else 0.75, rows)
-        moving = seasons(random, shape, season, longer) * between(random, 0.15, 2.5, rows) * there
+        there = some(random, 0.95 if often else 0.9 if season in (5, 7) else 0.84, rows)
+        moving = seasons(random, shape, kind) * between(random, 0.2 if often else 0.12, 3.0, rows) * there
         if longer and random.random() < 0.3:  # the day alone repeats in a part of them
             alone = some(random, 0.5, rows)
-            moving += alone * (seasons(random, shape, season, 0) * moving.std(1, keepdims=True) - moving)
+            moving += alone * (seasons(random, shape, (season, 0)) * moving.std(1, keepdims=True) - moving)
     if season in (5, 7):
         moving += _calendar(random, shape, YEAR if season == 7 else YEAR * 5 / 7)
     along = random.uniform(0, 0.4, (rows, 1)) * some(random, 0.3, rows) * np.clip(even(trend), -2, 2)
@@ -151,11 +152,11 @@ def _calendar(random: np.random.Generator, shape: Shape, year: float) -> Array:
     return found - free * between(random, 0.5, 3.0, rows)
 
 
-def _repeated(random: np.random.Generator, shape: Shape, season: int, longer: int) -> Array:
+def _repeated(random: np.random.Generator, shape: Shape, kind: Kind) -> Array:
     """Load, traffic, weather: a strong day and week on a level that wanders over days, hardly any noise step to step,
     the season's strength and the level together, and days that follow another day's pattern."""
-    rows, steps = shape
-    moving = seasons(random, shape, season, longer)
+    (rows, steps), (season, longer) = shape, kind
+    moving = seasons(random, shape, kind)
     if longer == 7 * season:  # a free day: what the same hours showed on a day nearby
         days = -(-steps // season)
         free = random.random((rows, days)) < between(random, 0.002, 0.04, rows) * some(random, 0.5, rows)
@@ -163,31 +164,31 @@ def _repeated(random: np.random.Generator, shape: Shape, season: int, longer: in
         place = np.maximum(np.arange(steps) - np.repeat(back, season, 1)[:, :steps], 0)
         moving = np.take_along_axis(moving, place, 1)
     long = season * between(random, 0.3, 8.0, rows)
-    level = wandering(random, shape, long) * between(random, 0.01, 0.8, rows)
+    level = wandering(random, shape, long) * between(random, 0.005, 0.8, rows)
     level += trends(random, shape) * between(random, 0.02, 1.0, rows) * some(random, 0.5, rows)
-    noise = noises(random, shape, season) * between(random, 0.003, 0.4, rows)
+    noise = noises(random, shape, season) * between(random, 0.002, 0.4, rows)
+    calm = 1 - 0.9 * some(random, 0.2, rows)  # repeats nearly to the digit
     together = 1 + random.uniform(-0.1, 0.35, (rows, 1)) * np.clip(level, -2, 2)
-    return moving * together + level + noise
+    return moving * together + (level + noise) * calm
 
 
 def _family(random: np.random.Generator, name: str, shape: Shape, kind: Kind) -> Array:
-    season, longer = kind
     if name == "structural":
-        return _structural(random, shape, season, longer)
+        return _structural(random, shape, kind)
     if name == "repeated":
-        return _repeated(random, shape, season, longer)
-    process: dict[str, Callable[[np.random.Generator, Shape, int], Array]] = {
+        return _repeated(random, shape, kind)
+    process: dict[str, Callable[[np.random.Generator, Shape, Kind], Array]] = {
         "smoothed": smoothed,
         "arima": arima,
         "kernels": kernels,
         "regimes": regimes,
     }
-    return process[name](random, shape, longer if longer and random.random() < 0.3 else season)
+    return process[name](random, shape, kind if random.random() < 0.5 else (kind[0], 0))
 
 
-def _paths(random: np.random.Generator, shape: Shape, season: int, longer: int) -> Array:
+def _paths(random: np.random.Generator, shape: Shape, kind: Kind) -> Array:
     """Rows of one length without a unit: of one family each, or two in one."""
-    rows, steps = shape
+    (rows, steps), season = shape, kind[0]
     shares = {"structural": 0.42, "smoothed": 0.22, "arima": 0.16, "kernels": 0.1, "regimes": 0.1}
     if season >= 20 and season != 52:
         shares = {"structural": 0.3, "repeated": 0.42, "smoothed": 0.06, "arima": 0.1, "kernels": 0.06, "regimes": 0.06}
@@ -195,7 +196,10 @@ def _paths(random: np.random.Generator, shape: Shape, season: int, longer: int) 
     for name in shares:
         held = np.flatnonzero(names == name)
         if held.size:
-            paths[held] = _family(random, name, (held.size, steps), (season, longer))
+            paths[held] = _family(random, name, (held.size, steps), kind)
+    if season <= 12:  # totals of shorter steps, each of which knows the one before
+        whole, part = some(random, 0.3 if season <= 4 else 0.12, rows), random.uniform(0.3, 1, (rows, 1))
+        paths[:, 1:] += whole * part * (paths[:, :-1] - paths[:, 1:]) / 2
     other = random.permutation(rows)  # two series in one (TSMixup)
     share = random.beta(1.5, 1.5, (rows, 1)) * some(random, 0.08, rows)
     return (1 - share) * even(paths) + share * even(paths)[other]
