@@ -16,8 +16,9 @@ def marred(random: np.random.Generator, paths: Array, season: int, lengths: NDAr
     Of each row only the newest `lengths` (rows,) steps are used; of them at most half are missing.
     """
     rows = len(paths)
-    slope = random.choice([-1.0, 1.0], (rows, 1), p=[0.2, 0.8]) * between(random, 0.2, 2.0, rows)
-    slope *= some(random, 0.3 if season <= 12 or season == 52 else 0.1, rows)  # most that people count grows
+    slope = random.choice([-1.0, 1.0], (rows, 1), p=[0.2, 0.8]) * between(random, 0.3, 3.0, rows)
+    often = 0.5 if season <= 4 else 0.35 if season <= 12 or season == 52 else 0.1
+    slope *= some(random, often, rows)  # most that people count grows
     paths = accidents(random, even(even(paths) + slope * np.linspace(-1.7, 1.7, len(paths[0]))), season)
     reverse = random.random(rows) < 0.03
     paths[reverse] = paths[reverse, ::-1]

@@ -322,6 +322,6 @@ def noises(random: np.random.Generator, shape: Shape, season: int) -> Array:
     if season >= 20 and season != 52:  # a part so smooth that the next step hardly differs
         softer = even(faded(random, moving, np.exp(-1 / between(random, 0.3, season / 5, rows))))
         moving = np.where(some(random, 0.55, rows) > 0, softer, moving)
-    share = random.random((rows, 1)) ** 2 * (1.0 if season < 20 else 0.2)
+    share = random.random((rows, 1)) ** (2 if season < 20 else 4) * (1.0 if season < 20 else 0.2)
     memory = some(random, 0.5 if season < 20 else 0.9, rows)
     return np.where(memory > 0, np.sqrt(1 - share) * moving + np.sqrt(share) * plain, plain)
