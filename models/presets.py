@@ -31,6 +31,7 @@ SEEN = 2000  # series whose values are looked at for zeros and counts, about
 SMALL_COUNT = 20  # a median below it makes whole numbers counts
 DAYS = (24, 48)  # seasons of a day's steps, which repeat too well to smooth
 BOTH_BASES = 60  # steps of season, up to which smoothing and looking up are both tried
+ALIGNED = 0.8  # share of origins at the newest one's place in the season, where that helps
 LONGEST = 1500  # steps of context for two of the longer seasons, at most
 
 
@@ -138,7 +139,7 @@ def options(asked: TrainConfig, full: TrainConfig, facts: Facts) -> dict[str, tu
     if asked.base is None and (full.season or 1) > 1 and smoothable(full.season or 1) and shown:
         found["base"] = ("smooth", "mix")
     if asked.aligned is None and (full.season or 1) > 1 and facts.usual >= 20 * (full.season or 1):
-        found["aligned"] = (0.0, 0.5)
+        found["aligned"] = (0.0, ALIGNED)
     short = facts.calendar.frequency.unit in {"s", "min", "h", "D", "B"}  # the year is no season of theirs
     if asked.calendar is None and short and "year" in cycles_of(facts.calendar, facts.usual):
         found["calendar"] = (False, True)

@@ -29,8 +29,9 @@ from models.windows import Panel
 Ints = NDArray[np.int64]
 
 TRIAL_STEPS = 40  # of a short run that tries an option
+LATER = {"aligned": 80}  # steps for what takes longer to show
 
-CLOSE = 1.15  # times the best score: scalings up to it have a member
+CLOSE = 1.06  # times the best score: scalings up to it have a member
 
 
 @dataclass(frozen=True)
@@ -113,17 +114,18 @@ def try_options(material: Material, config: TrainConfig, asked: TrainConfig, fac
     if (config.steps or 0) <= TRIAL_STEPS:
         return Found(config, {}, scalings, 0)
     reasons: dict[str, str] = {}
-    total = sum(len(values) for values in open_fields.values()) * TRIAL_STEPS + (config.steps or 1)
+    lengths = {name: min(LATER.get(name, TRIAL_STEPS), config.steps or 1) for name in open_fields}
+    total = sum(len(values) * lengths[name] for name, values in open_fields.items()) + (config.steps or 1)
     done = 0
     for name, values in open_fields.items():
         scores: list[float] = []
         for value in values:
-            trial = config.replace(**{name: value}, steps=TRIAL_STEPS)
+            trial = config.replace(**{name: value}, steps=lengths[name])
             part = part_of(run, done, total, f"trying {name} {value}, ")
             folder = run.folder / "tried" / hashlib.sha256(json.dumps(trial.document()).encode()).hexdigest()[:16]
             course = material.course(trial, material.split.learned, material.split.judged)
             scores.append(learn(course, dataclasses.replace(part, folder=folder), material.name).score)
-            done += TRIAL_STEPS
+            done += lengths[name]
         if not all(math.isfinite(score) for score in scores):
             continue
         order = [int(place) for place in np.argsort(scores, kind="stable")]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import Calendar, Run, Series, TrainConfig, train
+from models import Calendar, Progress, Run, Series, TrainConfig, train
 from models.bases import Base
 from models.presets import Facts, bases_of, complete, members_of, options
 
@@ -109,6 +109,27 @@ def test_no_season_is_smoothed_that_is_seen_only_when_asked(length: int, smoothe
     bases = {one.base for one in members_of(asked, full, known, ("last",))}
     assert (full.base, "base" in tried(asked, known)) == ("smooth" if smoothed else "mix", smoothed)
     assert bases == ({"smooth", "mix"} if smoothed else {"mix"})
+
+
+def hours(count: int, seed: int = 0) -> list[Series]:
+    """Thirty days of hourly series with a day's shape, whose height changes from day to day."""
+    random = np.random.default_rng(seed)
+    day = np.maximum(0.0, np.sin(2 * np.pi * (np.arange(24) - 6) / 24))
+    found = []
+    for number in range(count):
+        heights = random.uniform(1.0, 3.0, 30).repeat(24)
+        found.append(Series(f"s{number}", heights * np.tile(day, 30) + random.normal(0, 0.05, 720) + 5.0))
+    return found
+
+
+@pytest.mark.parametrize(("steps", "tried"), [(60, 60), (100, 80)])
+def test_what_is_slow_to_show_is_tried_for_longer_than_the_rest(steps: int, tried: int, tmp_path: Path) -> None:
+    told: list[Progress] = []
+    asked = TrainConfig(steps=steps, hidden=4, batch=8, horizon=6, scaling="std", context=48)
+    result = train(hours(2), Calendar.of("h"), asked, Run(tmp_path, device="cpu", on_progress=told.append))
+    trials = [one.total for one in told if one.message.startswith("trying aligned")]
+    assert set(trials) == {2 * tried + steps}
+    assert any(reason.startswith(f"aligned {result.config.aligned}: best in short runs") for reason in result.reasons)
 
 
 def test_logarithms_are_for_positive_values_and_counts_for_small_whole_numbers() -> None:
