@@ -19,7 +19,7 @@ from models.windows import known_lengths
 
 HORIZONS = {"h": 48, "D": 14, "B": 10, "W": 13, "ME": 12, "MS": 12, "QS": 8, "QE": 8, "YS": 6, "YE": 6}
 LADDER: Mapping[str, Mapping[str, Any]] = {
-    "fast": {"members": 1, "steps": 400, "hidden": 128},
+    "fast": {"members": 1, "steps": 500, "hidden": 96},
     "balanced": {"members": 5, "steps": 700, "hidden": 128},
     "thorough": {"members": 10, "steps": 1200, "hidden": 128},
 }
