@@ -1,4 +1,5 @@
 """The core's side of a comparison: read, train and export in this process alone, then forecast the test part.
+Instead of a preset, `base` forecasts with no training at all.
 
     python bench/ours.py FOLDER --out forecasts.csv [--preset fast] [--set name=value ...]
 
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+BASE = "base"  # in place of a preset: the pre-trained base, which is not trained
 
 
 def settings(pairs: list[str]) -> dict[str, Any]:
@@ -46,23 +49,27 @@ def main() -> None:
     sys.modules["pandas"] = None  # as where the product is installed; Arrow would load it where it can, 45 MB
     import sets  # here and not above: `settings` and `usage` are wanted where torch is not to be loaded yet
 
-    from models import Run, TrainConfig, open_artifact, train
+    from models import Run, TrainConfig, base_folder, open_artifact, train
     from models.metrics import DECILES
 
     data = sets.read(asked.folder)
-    config = TrainConfig(**{"preset": asked.preset, "horizon": data.horizon, **settings(asked.set)})
+    facts: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="gatecast-ours-") as folder:
-        result = train(data.train, data.calendar, config, Run(Path(folder)))
+        artifact = base_folder()
+        if asked.preset != BASE:
+            config = TrainConfig(**{"preset": asked.preset, "horizon": data.horizon, **settings(asked.set)})
+            result = train(data.train, data.calendar, config, Run(Path(folder)))
+            artifact = result.artifact
+            held_out = {name: round(value, 4) for name, value in result.metrics.items()}
+            facts = {"parameters": result.parameters, "held_out": held_out, "reasons": result.reasons}
         cpu, peak = usage()
-        opened = open_artifact(result.artifact)
+        opened = open_artifact(artifact).at(data.calendar)
         forecasts = [  # in parts: contexts of thousands of long series at once would be gigabytes
             opened.forecast(data.train[at : at + 2048], data.horizon, DECILES).quantiles
             for at in range(0, len(data.train), 2048)
         ]
     sets.write(asked.out, data, np.concatenate(forecasts))
-    facts = {"cpu_s": round(cpu, 2), "peak_mb": round(peak), "parameters": result.parameters}
-    held_out = {name: round(value, 4) for name, value in result.metrics.items()}
-    print(json.dumps({**facts, "held_out": held_out, "reasons": result.reasons}))
+    print(json.dumps({"cpu_s": round(cpu, 2), "peak_mb": round(peak), **facts}))
 
 
 if __name__ == "__main__":

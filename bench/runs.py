@@ -29,7 +29,7 @@ PEERS = {
     "statsforecast": ("SeasonalNaive", "AutoETS", "AutoTheta", "DynamicOptimizedTheta"),
     "neuralforecast": ("LSTM", "GRU", "GRU-tuned"),
     "gluonts": ("DeepAR",),
-    OURS: ("fast", "balanced", "thorough"),
+    OURS: ("base", "fast", "balanced", "thorough"),
 }
 NAMES = tuple(f"{library} {model}" for library, models in PEERS.items() for model in models)
 

@@ -167,7 +167,7 @@ def _repeated(random: np.random.Generator, shape: Shape, kind: Kind) -> Array:
     level = wandering(random, shape, long) * between(random, 0.005, 0.8, rows)
     level += trends(random, shape) * between(random, 0.02, 1.0, rows) * some(random, 0.5, rows)
     noise = noises(random, shape, season) * between(random, 0.002, 0.4, rows)
-    calm = 1 - 0.9 * some(random, 0.2, rows)  # repeats nearly to the digit
+    calm = 1 - random.uniform(0.6, 0.97, (rows, 1)) * some(random, 0.4, rows)  # repeats nearly to the digit
     together = 1 + random.uniform(-0.1, 0.35, (rows, 1)) * np.clip(level, -2, 2)
     return moving * together + (level + noise) * calm
 

@@ -19,13 +19,40 @@ RAW, SEGMENT = 96, 6  # newest steps read one by one, and how many go into one r
 CYCLES, BINS = 24, 24  # newest seasons read whole, and the values each is resampled to
 NEWEST, LONGER = 6, 3  # cycles of the main and of the longer season that are looked up
 FADE = 0.6  # weight of a cycle in the mean, over that of the cycle after it
-JUDGED = 24  # newest steps at which looked-up values are judged, at least
+JUDGED, JUDGED_MOST = 24, 672  # newest steps at which looked-up values are judged: a longer season where it is shorter
 SMOOTHED, LONGEST = 200, 168  # steps that levels and trends are fitted to, about; the longest season taken from them
 LONG_CYCLES = {7: 364, 5: 260}  # a year of days, in whole weeks: told where the frequency names one season alone
 TABLES = (
-    *("about", "ahead", "band", "bins", "checked", "counted", "counts", "ends", "fading", "folded", "inside", "judged"),
-    *("lags", "look_longer", "look_season", "origins", "outside", "places", "raw", "raw_phase", "reach", "read"),
-    *("recent", "size", "sums", "window"),
+    *(
+        "about",
+        "ahead",
+        "band",
+        "begins",
+        "bins",
+        "checked",
+        "counted",
+        "counts",
+        "ends",
+        "fading",
+        "folded",
+        "inside",
+        "judged",
+    ),
+    *(
+        "lags",
+        "latest",
+        "look_before",
+        "look_longer",
+        "look_season",
+        "origins",
+        "outside",
+        "places",
+        "raw",
+        "raw_phase",
+        "reach",
+        "read",
+    ),
+    *("recent", "size", "sums"),
 )
 MOST = 20_000  # steps of context, at most
 
@@ -44,10 +71,15 @@ def told(season: int, longer: int) -> tuple[int, int]:
 
 def reach(season: int, longer: int) -> int:
     """Steps of history that the base can use."""
-    judged = max(2 * season, JUDGED) + season
-    looked = max(NEWEST * season, LONGER * longer)
+    judged = steps_judged(season, longer) + season
+    looked = max(NEWEST * season, LONGER * longer + trained_horizon(season) + season)
     tried = judged + max(3 * season, 2 * longer)
     return max(RAW + longer, cycles_read(season) * season, looked, tried, smoothed_steps(season))
+
+
+def steps_judged(season: int, longer: int) -> int:
+    """Newest steps at which looked-up values are judged."""
+    return max(2 * season, JUDGED, min(longer, JUDGED_MOST))
 
 
 def cycles_read(season: int) -> int:
@@ -81,9 +113,11 @@ def ahead_tables(season: int, longer: int, steps: Ints, length: int) -> Tables:
         np.sin(long_turn),
         np.cos(long_turn),
     ]
+    look_longer = length - week + place % longer
     return {
         "look_season": length - own + place % season,
-        "look_longer": length - week + place % longer,
+        "look_longer": look_longer,
+        "look_before": look_longer - season * (1 + place % longer // season),
         "ahead": np.stack(columns, 1).astype(np.float32),
         "reach": reaches([int(step) for step in steps]),
         "outside": place % period,
@@ -97,11 +131,8 @@ def fixed_tables(season: int, longer: int) -> Tables:
     raw = np.arange(length - RAW, length)
     count = cycles_read(season)
     folded = length - count * season + np.arange(count * season).reshape(count, season)
-    judged = max(2 * season, JUDGED)
+    judged = steps_judged(season, longer)
     at = np.arange(length - judged - season, length)
-    window = np.zeros((judged + season, judged))
-    for step in range(judged):  # the mean over the season before each judged step
-        window[step : step + season, step] = 1.0
     tokens = np.arange(RAW // SEGMENT) * SEGMENT + SEGMENT / 2 - RAW
     phases = [wave(2 * math.pi * tokens / cycle) for cycle in (season, longer) for wave in (np.sin, np.cos)]
     recent = np.zeros((len(at), 2))
@@ -116,7 +147,8 @@ def fixed_tables(season: int, longer: int) -> Tables:
         "read": np.maximum(folded, 0),
         "bins": resampling(season, BINS),
         "checked": at,
-        "window": window,
+        "begins": np.arange(judged),
+        "latest": np.arange(season, season + judged),
         "lags": np.array([season, longer], np.int64),
         "recent": recent,
         "counted": counted,

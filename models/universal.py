@@ -26,13 +26,13 @@ from models.tables import BINS, FADE, LONGER, NEWEST, RAW, SEGMENT, TABLES
 
 Given = Mapping[str, Tensor]
 
-LOOKED = 7  # plain forecasts that are looked up
+LOOKED = 8  # plain forecasts that are looked up
 BASES = 2 * len(FILTERS) + LOOKED
 STEP = 4 * SEGMENT + 4  # numbers that go into one recurrent step over the newest steps
 CYCLE = 2 * BINS + 2
 ABOUT = 5 + BASES + 3
 AHEAD = 7
-ASKED = AHEAD + BASES + 1 + 2 * (NEWEST + LONGER)
+ASKED = AHEAD + BASES + 1 + 2 * (NEWEST + LONGER) + 2 * LONGER
 SURE = 8.0  # power of a plain forecast's error inside the window that it is weighed by at first
 LEAST = 1e-4  # error inside the window, in scaled units
 FARTHEST = 50.0  # scaled units that a plain forecast may be away
@@ -132,6 +132,7 @@ def read_windows(context: Tensor, mask: Tensor, given: Given) -> tuple[Read, Sca
     mix = (bases * weights[:, None]).sum(2, keepdim=True)
     away = squash((torch.cat([bases, known[0]], 2) - mix) / unit[..., None])
     away = torch.cat([away[..., :BASES], away[..., BASES:] * known[1]], 2)
+    changed = squash(known[2] / unit[..., None])
     rows = torch.ones_like(unit)
     ahead = given["ahead"].to(unit.dtype) * rows[..., None]
     about = [given["about"].to(unit.dtype) * rows, (doubts - unit.log()).clamp(-8.0, 8.0), unit.log()]
@@ -140,7 +141,7 @@ def read_windows(context: Tensor, mask: Tensor, given: Given) -> tuple[Read, Sca
         "steps": steps_read(values, mask, unit, given),
         "cycles": cycles_read(values, mask, given),
         "about": torch.cat(about, 1),
-        "asked": torch.cat([ahead, away, squash(mix), known[1]], 2),
+        "asked": torch.cat([ahead, away, squash(mix), known[1], changed, known[3]], 2),
         "bases": bases,
         "doubts": doubts,
         "unit": unit,
@@ -157,7 +158,7 @@ def scale(context: Tensor, mask: Tensor, counted: Tensor) -> Scaled:
     return Scaled(shift, size, size)
 
 
-def looked_up(values: Tensor, mask: Tensor, last: Tensor, given: Given) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+def looked_up(values: Tensor, mask: Tensor, last: Tensor, given: Given) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """The plain forecasts that repeat cycles, (batch, horizon, LOOKED), the logarithms of their errors inside the
     window (batch, LOOKED), and the values that they came from with which are known, (batch, horizon, cycle) each."""
     own, week = given["look_season"], given["look_longer"]
@@ -166,23 +167,43 @@ def looked_up(values: Tensor, mask: Tensor, last: Tensor, given: Given) -> tuple
     now, there = values[:, at], mask[:, at]
     away, both, errors = [], [], []
     for place in range(2):
-        before = at - lags[place]
-        both.append(there * mask[:, before])
-        away.append((now - values[:, before]) * both[-1])
+        ago = at - lags[place]
+        both.append(there * mask[:, ago])
+        away.append((now - values[:, ago]) * both[-1])
     moved = [fraction(one @ given["recent"], ok @ given["recent"]) for one, ok in zip(away, both, strict=True)]
     (season, season_mean), (longer, longer_mean) = (repeated(*one, last) for one in cycles)
     found = [season, season_mean, longer, longer_mean, longer + moved[1][:, :1], longer + moved[1][:, 1:]]
-    found.append(season + moved[0][:, 1:])
-    judged = given["window"].shape[1]
+    change, changed, seen = changes(values, mask, given)
+    found += [season + moved[0][:, 1:], season + change]
+    late = given["latest"]
     for place, count in ((0, 3), (1, 2)):
-        errors.append(error(away[place][:, -judged:], both[place][:, -judged:]))
-        errors.append(faded_error(values, mask, at[-judged:], lags[place], count))
+        errors.append(error(away[place][:, late], both[place][:, late]))
+        errors.append(faded_error(values, mask, at[late], lags[place], count))
     for place in (1, 1, 0):
-        usual = fraction(away[place] @ given["window"], both[place] @ given["window"])
-        errors.append(error(away[place][:, -judged:] - usual, both[place][:, -judged:]))
+        usual = fraction(before(away[place], given), before(both[place], given))
+        errors.append(error(away[place][:, late] - usual, both[place][:, late]))
+    twice = at[late] - lags[1]
+    known = both[0][:, late] * mask[:, twice] * mask[:, twice - lags[0]]
+    errors.append(error(away[0][:, late] - (values[:, twice] - values[:, twice - lags[0]]), known))
     all_values = torch.cat([one[0] for one in cycles], 1).transpose(1, 2)
     all_known = torch.cat([one[1] for one in cycles], 1).transpose(1, 2)
-    return torch.stack(found, 2), torch.cat(errors, 1), (all_values, all_known)
+    return torch.stack(found, 2), torch.cat(errors, 1), (all_values, all_known, changed, seen)
+
+
+def changes(values: Tensor, mask: Tensor, given: Given) -> tuple[Tensor, Tensor, Tensor]:
+    """How the same step of earlier longer cycles lay above the main season before its origin: the fading mean (batch,
+    horizon), 0 where unknown; each, with which are known, (batch, horizon, cycle)."""
+    now, ago = given["look_longer"], given["look_before"]
+    seen = mask[:, now] * mask[:, ago]
+    change = (values[:, now] - values[:, ago]) * seen
+    mean = repeated(change, seen, torch.zeros_like(values[:, :1]))[1]
+    return mean, change.transpose(1, 2), seen.transpose(1, 2)
+
+
+def before(values: Tensor, given: Given) -> Tensor:
+    """The sum over the season before each step that is judged, (batch, step)."""
+    sums = torch.cat([torch.zeros_like(values[:, :1]), values.cumsum(1)], 1)
+    return sums[:, given["latest"]] - sums[:, given["begins"]]
 
 
 def squash(values: Tensor) -> Tensor:

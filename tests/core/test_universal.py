@@ -1,0 +1,197 @@
+"""The pre-trained base: tables, graph and answers. One set of weights for any seasons, history and horizon."""
+
+import numpy as np
+import pytest
+import torch
+
+from models import Calendar, Series, open_artifact
+from models.inference import GRAPH, MANIFEST, WEIGHTS, OpenArtifact
+from models.pretraining import LEVELS, Recipe, cut, lessons, loss_of, pretrain
+from models.publishing import KINDS, TOLERANCE, difference, example, export, load_base, write_base
+from models.synthetic import make
+from models.tables import TABLES, ahead_tables, reach, resampling, seasons_of, tables_for, trained_horizon
+from models.universal import Answering, Universal
+
+FREQUENCIES = ["YS", "QS", "MS", "W", "D", "B", "h", "30min", "15min", "min", "s", "2h", "step", "7D", "3h"]
+
+
+@pytest.fixture(scope="module")
+def answering() -> Answering:
+    torch.manual_seed(3)
+    return Answering(Universal(8, LEVELS)).eval()
+
+
+@pytest.fixture(scope="module")
+def base(answering: Answering, tmp_path_factory: pytest.TempPathFactory) -> OpenArtifact:
+    folder = tmp_path_factory.mktemp("base")
+    write_base(folder, answering, {"dependence": 0.4, "card": "a base of no worth"})
+    return open_artifact(folder)
+
+
+def answer(base: OpenArtifact, target: list[float], frequency: str = "MS", horizon: int = 6) -> np.ndarray:
+    one = Series("a", np.array(target, np.float64))
+    return base.at(Calendar.of(frequency)).forecast([one], horizon, (0.1, 0.5, 0.9)).quantiles[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_graph_agrees_with_torch_for_any_seasons(
+    answering: Answering, kind: tuple[int, int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    graph = export(answering) if kind == KINDS[0] else None
+    cache = tmp_path_factory.getbasetemp() / "graph.onnx"
+    if graph is not None:
+        cache.write_bytes(graph)
+    elif not cache.exists():
+        cache.write_bytes(export(answering))
+    assert difference(answering, cache.read_bytes(), kind) <= TOLERANCE
+
+
+def test_a_graph_of_other_weights_is_noticed(answering: Answering) -> None:
+    torch.manual_seed(4)
+    assert difference(Answering(Universal(8, LEVELS)).eval(), export(answering), (12, 12)) > TOLERANCE
+
+
+def test_what_was_written_is_what_is_read(answering: Answering, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("again")
+    write_base(folder, answering, {"dependence": 0.4})
+    again = load_base(folder)
+    windows, tables = example((7, 364), 5, 9)
+    with torch.no_grad():
+        assert torch.equal(again(*windows, *tables), answering(*windows, *tables))
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match="SHA-256"):
+        load_base(folder)
+    assert {path.name for path in folder.iterdir()} == {WEIGHTS, GRAPH, MANIFEST}
+
+
+@pytest.mark.parametrize("frequency", FREQUENCIES)
+@pytest.mark.parametrize("count", [1, 2, 5, 40, 700])
+def test_any_frequency_and_any_length_of_history(base: OpenArtifact, frequency: str, count: int) -> None:
+    random = np.random.default_rng(count)
+    found = answer(base, list(random.normal(size=count).cumsum() - 5), frequency, 7)
+    assert found.shape == (7, 3)
+    assert np.isfinite(found).all()
+    assert (np.diff(found, axis=1) >= 0).all()
+
+
+def test_a_million_steps_cost_no_more_than_those_it_reads(base: OpenArtifact) -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=1_000_000).cumsum()
+    length = base.at(Calendar.of("h")).context
+    assert np.array_equal(answer(base, list(values), "h"), answer(base, list(values[-length:]), "h"))
+
+
+def test_constants_go_on_exactly(base: OpenArtifact) -> None:
+    for value in (0.0, 7.25, -3.0, 1e12, 1e-12):
+        assert (answer(base, [value] * 30) == value).all()
+        assert np.isfinite(answer(base, [value])).all()
+
+
+def test_nothing_is_below_zero_where_the_history_is_not(base: OpenArtifact) -> None:
+    random = np.random.default_rng(1)
+    counts = random.poisson(0.4, 80).astype(float)
+    assert (answer(base, list(counts)) >= 0).all()
+    assert (answer(base, [5.0, 4.0, 3.0, 2.0, 1.0, 0.0], horizon=24) >= 0).all()
+    assert answer(base, list(counts - 1.0)).min() < 0
+
+
+def test_units_do_not_matter(base: OpenArtifact) -> None:
+    random = np.random.default_rng(2)
+    values = 20 + random.normal(size=90).cumsum()
+    plain = answer(base, list(values))
+    assert np.allclose(answer(base, list(values * 1000.0)), plain * 1000.0, rtol=1e-5)
+    assert np.allclose(answer(base, list(values - 500.0)), answer(base, list(values - 900.0)) + 400.0, rtol=1e-5)
+
+
+def test_missing_values_are_not_zeros(base: OpenArtifact) -> None:
+    values = [100.0 + step % 12 for step in range(120)]
+    gappy = [np.nan if step % 7 == 3 else value for step, value in enumerate(values)]
+    assert np.abs(answer(base, gappy) - answer(base, values)).max() < 20
+
+
+def test_no_known_value_is_no_forecast(base: OpenArtifact) -> None:
+    found = base.at(Calendar.of("D")).forecast([Series("a", np.array([np.nan, np.nan]))], 3, (0.5,))
+    assert np.isnan(found.quantiles).all()
+    assert [note.code for note in found.notes] == ["no_history"]
+
+
+def test_company_changes_nothing(base: OpenArtifact) -> None:
+    random = np.random.default_rng(5)
+    series = [Series(str(n), random.normal(size=int(random.integers(1, 300))).cumsum()) for n in range(40)]
+    bound = base.at(Calendar.of("D"))
+    together = bound.forecast(series, 20, (0.1, 0.5, 0.9)).quantiles
+    for place in (0, 7, 39):
+        alone = bound.forecast([series[place]], 20, (0.1, 0.5, 0.9)).quantiles[0]
+        assert np.allclose(alone, together[place], atol=1e-4)
+
+
+def test_more_steps_do_not_change_the_first(base: OpenArtifact) -> None:
+    random = np.random.default_rng(6)
+    values = list(random.normal(size=200).cumsum())
+    long = answer(base, values, "YS", 60)
+    assert np.allclose(long[:10], answer(base, values, "YS", 10), atol=1e-5)
+    assert np.isfinite(long).all()
+    assert trained_horizon(1) < 60
+
+
+def test_the_newest_value_moves_the_next_step(base: OpenArtifact) -> None:
+    random = np.random.default_rng(7)
+    values = list(random.normal(size=60))
+    assert not np.allclose(answer(base, values)[0], answer(base, [*values[:-1], values[-1] + 3.0])[0])
+
+
+def test_tables_point_inside_the_context() -> None:
+    for frequency in FREQUENCIES:
+        seasons = seasons_of(Calendar.of(frequency).frequency)
+        length = reach(*seasons)
+        tables = tables_for(*seasons, np.arange(1, trained_horizon(seasons[0]) + 1))
+        assert tuple(tables) == TABLES
+        for name in ("raw", "checked", "read", "look_season", "look_longer"):
+            assert tables[name].min() >= 0
+            assert tables[name].max() < length
+        for cycles, lag in enumerate(seasons):
+            assert (tables["checked"].min() - (3, 2)[cycles] * lag) >= 0
+            assert tables["raw"].min() - lag >= 0
+
+
+def test_looking_up_finds_the_same_place_of_the_season() -> None:
+    length = reach(12, 12)
+    found = ahead_tables(12, 12, np.array([1, 5, 12, 13]), length)["look_season"]
+    assert found[0].tolist() == [length - 12, length - 8, length - 1, length - 12]
+    assert found[1].tolist() == [length - 24, length - 20, length - 13, length - 24]
+
+
+@pytest.mark.parametrize("season", [1, 4, 7, 24, 48, 1440])
+def test_resampling_keeps_constants_and_means(season: int) -> None:
+    weights = resampling(season, 24)
+    assert np.allclose(weights.sum(0), 1.0, atol=1e-5)
+    if season >= 24:
+        line = np.arange(season, dtype=np.float64)
+        assert np.isclose((line @ weights).mean(), line.mean())
+
+
+def test_training_learns_and_repeats_itself() -> None:
+    recipe = Recipe(hidden=8, steps=40, batch=64, pool=512, rate=5e-3, average=0.9)
+    device = torch.device("cpu")
+    first = pretrain(recipe, device, lambda *_: None)
+    second = pretrain(recipe, device, lambda *_: None)
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+    torch.manual_seed(recipe.seed)
+    fresh = Universal(recipe.hidden, LEVELS)
+    random = np.random.default_rng(99)
+    unseen = [lessons(random, kind) for kind in ((1, 0), (12, 0), (24, 168))]
+    levels = torch.tensor(LEVELS)
+    with torch.no_grad():
+        before, after = (sum(float(loss_of(net, one, levels)) for one in unseen) for net in (fresh, first))
+    assert after < before
+
+
+def test_windows_hold_what_came_after() -> None:
+    random = np.random.default_rng(11)
+    series = make(random, (12, 0), 8)
+    lesson = cut(random, series, 2, np.arange(1, 25))
+    assert lesson.truth.shape == (16, 24)
+    assert lesson.read.bases.shape[:2] == (16, 24)
+    assert all(bool(torch.isfinite(part).all()) for part in lesson.parts())
+    assert float(lesson.known.mean()) > 0.5
