@@ -82,7 +82,7 @@ def serve(
 
     logs.configure(settings.log_level, settings.log_format)
     app = create_app(settings)
-    _refused(ready.prepare, app.state.database)
+    _refused(ready.prepare, settings, app.state.database)
     beside = Supervised(["worker", "--data", str(settings.data.absolute())]) if worker else None
     if until_eof:
         stop_at_eof()
@@ -220,14 +220,22 @@ def worker(
 def migrate(
     data: Data = None,
     revision: Annotated[str, typer.Option(help="Where to: head, base (empties it), or a revision's name.")] = "head",
+    own_base: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Another name for a model of your own that is called base, as ours is."),
+    ] = None,
 ) -> None:
-    """Bring the database to this program's tables; run it before a new version is started on PostgreSQL."""
+    """Bring the database to this program's tables and models; run it before a new version is started on PostgreSQL.
+
+    It writes the model that comes with the program into the data folder: give it the server's GATECAST_DATA.
+    """
     from app.db.session import Database
-    from app.http import ready
+    from app.http import logs, ready
 
     settings = settings_with(data=data)
+    logs.configure(settings.log_level, settings.log_format)
     database = Database(settings.url)
-    _refused(ready.migrated, database, revision)
+    _refused(ready.migrated, settings, database, revision, own_base)
     database.close()
     out.print("The database is up to date." if revision == "head" else f"The database is at {revision}.")
 

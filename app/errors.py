@@ -195,6 +195,11 @@ CODES = {
     "version-in-use": Kind(
         409, "An alias still points to the version.", "Move or remove the alias, then delete the version."
     ),
+    "model-read-only": Kind(
+        409,
+        "The model comes with the program and is nobody's to change: it is the same on every server of a release.",
+        "Train a model of another name; with `warm_start_from` it can start from this one.",
+    ),
     "other-format": Kind(
         409,
         "The version was written by another release, in a form that this one cannot go on learning from.",

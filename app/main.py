@@ -8,9 +8,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import orjson
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
+from starlette.types import Message
 
 from app import store
 from app.api import backtests, datasets, forecasts, jobs, registry, revisions, series, system
@@ -25,9 +27,10 @@ from app.http.limits import BodyLimit
 from app.http.openapi import install_openapi
 from app.http.problems import install_problems
 from app.http.queries import known_query
-from app.http.requests import Requests
+from app.http.requests import UNSEEN, Requests
+from app.services.forecasts import Meant
 from app.services.jobs import Engine
-from app.services.opened import OpenVersions
+from app.services.opened import OpenVersions, Remembered
 from app.services.registry import rubbish
 
 log = logging.getLogger("gatecast")
@@ -58,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.database = Database(settings.url)
     app.state.engine = Engine(settings.url)
     app.state.versions = OpenVersions(settings.store, settings.max_versions_loaded)
+    app.state.meant = Remembered[Meant](app.state.database)
     install_problems(app)
     install_openapi(app, EXAMPLES)
     install_docs(app)
@@ -91,11 +95,36 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     for folder in (settings.store, settings.spool, settings.checkpoints):
         folder.mkdir(parents=True, exist_ok=True)
     sweep_spool(settings, time.time())
+    await warm(app)
     tidying = asyncio.create_task(_tidy_every_hour(app))
     yield
     tidying.cancel()
     app.state.engine.close()
     app.state.database.close()
+
+
+async def warm(app: FastAPI) -> None:
+    """Ask what the first client would ask, without a connection, so that whatever loads on first use is there before
+    the server says that it is ready. It starts without the model that answers, too."""
+    key = app.state.settings.api_key
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    headers += [(b"x-api-key", key.get_secret_value().encode())] if key else []
+    said: list[Message] = []
+
+    async def finish(message: Message) -> None:
+        said.append(message)
+
+    for question in forecasts.FIRST:
+        body: list[Message] = [{"type": "http.request", "body": orjson.dumps(question)}]
+
+        async def receive(body: list[Message] = body) -> Message:
+            return body.pop() if body else await asyncio.Future[Message]()
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/forecasts", "headers": headers, "query_string": b""}
+        await app({**scope, UNSEEN: True}, receive, finish)
+    if any(message.get("status", 200) != 200 for message in said):
+        detail = orjson.loads(said[-1]["body"])["detail"]
+        log.warning("no forecasts without a model of one's own: %s", detail)
 
 
 async def _tidy_every_hour(app: FastAPI) -> None:

@@ -1,6 +1,7 @@
 """Forecasts: the question comes as bytes, is validated in one step and answered off the event loop."""
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,12 @@ from app.services.forecast_inputs import Input
 
 router = APIRouter(tags=["Forecasts"])
 
+INSTANT = {
+    "inputs": [{"key": "mine", "target": [112, 118, 132, 129, 121, 135, 148, 148, 136, 119, 104, 118, 115, 126, 141]}],
+    "frequency": "MS",
+    "horizon": 6,
+}
+FIRST = (INSTANT, {**INSTANT, "frequency": "h", "horizon": 24})  # what a server asks itself before anybody else does
 STORED = {"model": "fuel", "dataset": "gasoline", "horizon": 12, "quantiles": [0.1, 0.5, 0.9]}
 SENT = {
     "model": "fuel",
@@ -73,11 +80,13 @@ class Stopwatch:
     responses=problems(404, 406, 409, 413, 415, 503)
     | {200: {"description": "The forecasts.", "content": TABLES}}
     | {304: {"description": "The same answer as `If-None-Match` names."}},
-    openapi_extra=documented(ForecastIn, {"Stored series": STORED, "History in the request": SENT}),
+    openapi_extra=documented(
+        ForecastIn, {"Untrained": INSTANT, "Stored series": STORED, "History in the request": SENT}
+    ),
 )
 async def forecast(request: Request) -> Response:
     """Forecasts the next step or a whole horizon, with any quantiles, for stored series (`dataset`) or for history in
-    the request (`inputs`).
+    the request (`inputs`). Without a `model` of yours, `base` answers: it comes with the server and needs no training.
 
     As JSON, or in long form (`key,timestamp,mean,q0.1,…`) as CSV, Parquet, Arrow or NDJSON by `Accept`; there the
     headers `Gatecast-Model`, `Gatecast-Revision` and `Gatecast-Warnings` say what JSON says in its body. Ids never seen
@@ -115,7 +124,8 @@ def _forecast(request: Request, raw: bytes) -> Response:
     shape = forecasts.Shape(ask.horizon, tuple(ask.quantiles), ask.samples)
     forecasts.check(shape, state.settings.max_horizon)
     with database(request).read(workspace(request)) as session:
-        chosen = forecasts.choose(session, state.versions, ask.model)
+        meant = state.meant.get(workspace(request), ask.model, partial(forecasts.look_up, session, ask.model))
+        chosen = forecasts.take(state.versions, meant)
         watch.lap("load")
         stored = _stored(ask)
         found = None if stored is None else forecasts.locate(session, stored)
@@ -148,13 +158,13 @@ def _next(request: Request, model: str, raw: bytes) -> Response:
     forecasts.check(shape, state.settings.max_horizon)
     points = [forecasts.Arrived(point.key, point.timestamp, _number(point.value)) for point in ask.points]
     with database(request).read(workspace(request)) as session:
-        forecasts.choose(session, state.versions, model)  # loaded before the write lock is held
+        forecasts.take(state.versions, forecasts.look_up(session, model))  # loaded before the write lock is held
     watch.lap("load")
 
     with database(request).write(workspace(request)) as session:
 
         def make() -> tuple[int, dict[str, str], dict[str, Any]]:
-            chosen = forecasts.choose(session, state.versions, model)
+            chosen = forecasts.take(state.versions, forecasts.look_up(session, model))
             read = forecasts.append(session, chosen, ask.dataset, points, shape)
             watch.lap("append")
             answer = forecasts.answer(chosen, read, shape)

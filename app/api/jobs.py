@@ -80,7 +80,7 @@ def create_job(
             spec = training.plan(session, train, settings)
         else:
             backtest = BacktestAsk(**ask.model_dump(exclude={"kind", "baselines"}), baselines=tuple(ask.baselines))
-            spec = backtests.plan(session, backtest, settings.max_horizon)
+            spec = backtests.plan(session, backtest, request.app.state.versions, settings.max_horizon)
         return _accepted(jobs.submit(session, engine, NewJob(ask.kind, spec), settings.max_queue))
 
     digest = hashlib.sha256(ask.model_dump_json().encode()).hexdigest()

@@ -31,9 +31,15 @@ from app.services import registry, registry_pages
 
 router = APIRouter(prefix="/v1/models", tags=["Models"])
 CHUNK = 1024 * 1024
+TEXT = {"type": "string"}
+CARD = "# fuel, version 1\n\n- Learned from: revision 1 of dataset gasoline (steps of W-FRI, UTC)\n"
 Key = TypeVar("Key", int, str)
 Row = TypeVar("Row")
 UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "Not changed since the tag in `If-None-Match`."}}
+
+
+class Markdown(Response):
+    media_type = "text/markdown"
 
 
 class _Page:
@@ -139,11 +145,28 @@ def show_version(model: ModelAliasPath, number: NumberPath, request: Request, se
 def delete_version(
     model: ModelAliasPath, number: NumberPath, request: Request, session: WriteSession, after: BackgroundTasks
 ) -> None:
-    """Deletes a version and its files. Refused while an alias points to it; its number is never used again."""
+    """Deletes a version and its files. Refused while an alias points to it, and for a model that comes with the server;
+    its number is never used again."""
     folder = registry.delete_version(session, model, number)
     # Runs once the answer is out, so after the commit: a folder without a row is swept, a row without a folder is not.
     after.add_task(request.app.state.versions.drop, folder)
     after.add_task(store.remove, request.app.state.settings.store, folder)
+
+
+@router.get(
+    "/{model}/versions/{number}/card",
+    summary="Read a version's card",
+    response_class=Markdown,
+    responses=problems(404, 503)
+    | {200: {"description": "The card.", "content": {Markdown.media_type: {"schema": TEXT, "example": CARD}}}},
+)
+def read_card(model: ModelAliasPath, number: NumberPath, request: Request, session: ReadSession) -> Response:
+    """What a version is, in words and Markdown: what it learned from, what it is good for, its scores."""
+    row = registry.model_of(session, model)
+    version = registry.find_version(session, row, number)
+    manifest = store.manifest(store.local(request.app.state.settings.store, version.folder), version.digest)
+    document = registry_pages.version_documents(session, row, [version])[0]
+    return Markdown(registry_pages.card(document, manifest))
 
 
 FileName = Annotated[
@@ -202,7 +225,7 @@ def show_alias(model: ModelAliasPath, alias: AliasPath, request: Request, sessio
 @router.put(
     "/{model}/aliases/{alias}",
     summary="Move an alias",
-    responses=problems(404, 412) | {201: {"description": "The alias is new.", "model": AliasOut}},
+    responses=problems(404, 409, 412) | {201: {"description": "The alias is new.", "model": AliasOut}},
 )
 def move_alias(
     *,
@@ -214,7 +237,7 @@ def move_alias(
     mover: Mover,
 ) -> AliasOut:
     """Points an alias at a version; the next request sees it, in every process. `champion` answers for the model's bare
-    name. With `If-Match`, 412 when somebody moved it first."""
+    name. With `If-Match`, 412 when somebody moved it first. Refused for a model that comes with the server."""
     why = registry.Why(mover.actor, ask.reason)
     row, created = registry.move(session, model, alias, ask.version, why, condition=mover.condition)
     name = model.partition("@")[0]

@@ -1,12 +1,5 @@
 """`gatecast demo`: the whole way on real data, against a server of its own that stays up until Ctrl-C."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -14,15 +7,13 @@ from urllib.parse import quote
 import httpx
 import typer
 
-from app.cli import forecast, train, upload
-from app.cli.client import Failed, ask, checked, connect
+from app.cli import forecast, own, train, upload
+from app.cli.client import ask, checked, connect
 from app.cli.root import SERVER, err, out, root
 
 FILE = Path(__file__).parent / "data" / "us_gasoline_weekly.csv"
 DATASET, MODEL, HORIZON = "gasoline", "fuel", 12  # as in the examples of the docs page: they run on this server
 CONFIG: dict[str, Any] = {"cell": "gru", "horizon": HORIZON}
-PATIENCE_S = 60.0  # to wait for the server's first answer
-GRACE_S = 20.0  # to wait for its last
 
 
 @root.command(rich_help_panel=SERVER)
@@ -36,13 +27,14 @@ def demo(
     again: Annotated[bool, typer.Option("--again", help="Train once more, though a model is there.")] = False,
     leave: Annotated[bool, typer.Option("--exit", help="Stop the server at the end instead of keeping it up.")] = False,
 ) -> None:
-    """Show the whole way on real data: start a server, upload, train, compare, forecast; then keep it running.
+    """Show the whole way on real data: start a server, upload, forecast, train, compare, forecast; then keep on.
 
-    Weekly US gasoline demand goes in, a GRU is trained in the background, twelve weeks come out. Run it again and it
-    takes what is there.
+    Weekly US gasoline demand goes in, and the model that comes with the server says what follows. Then a GRU is trained
+    in the background, and twelve weeks of its own come out. Run it again and it takes what is there.
     """
-    wanted, port = port, port if _is_free(port) else 0
-    server, url = _start(data, port)
+    wanted, port = port, port if own.is_free(port) else 0
+    out.print(f"Starting a server and a worker; everything they keep is in {data}/.", highlight=False)
+    server, url = own.start(data, port)
     if port != wanted:
         told = f"Port {wanted} is in use, so this server took another. For the commands of the README: api={url}/v1"
         err.print(told, highlight=False, soft_wrap=True)
@@ -56,15 +48,18 @@ def demo(
     except KeyboardInterrupt:
         err.print("\nStopping.")
     finally:
-        _stop(server)
+        own.stop(server)
 
 
 def tour(http: httpx.Client, again: bool = False) -> None:
-    """Upload, train, compare, forecast: each step printed; what an earlier tour made is used again."""
+    """Upload, forecast at once, train, compare, forecast: step by step; what an earlier tour made is used again."""
     _step("1", "Real data: weekly US gasoline demand (U.S. Energy Information Administration)")
     revision = upload.send(http, FILE, DATASET, {})
     upload.stored(http, DATASET, revision)
-    _step("2", "Train a GRU in the background, and compare it with naive forecasts")
+    ask_for = {"dataset": DATASET, "quantiles": forecast.INTERVAL}
+    _step("2", f"The next {HORIZON} weeks at once, from the model that comes with the server")
+    forecast.shown(http, forecast.answered(http, {**ask_for, "horizon": HORIZON}))
+    _step("3", "Train a GRU in the background, and compare it with naive forecasts")
     version = None if again else _champion(http)
     if version is not None:
         out.print(f"There is one from {version['created_at'][:10]} (--again trains another).\n", highlight=False)
@@ -73,12 +68,11 @@ def tour(http: httpx.Client, again: bool = False) -> None:
         version = train.finish(http, _unfinished(http) or train.start(http, wanted))
     train.shown(version)
     for place, title, horizon in (
-        ("3", "The next week", 1),
-        ("4", f"The next {HORIZON} weeks, with 80 % intervals", HORIZON),
+        ("4", "The next week", 1),
+        ("5", f"The next {HORIZON} weeks, with 80 % intervals", HORIZON),
     ):
         _step(place, title)
-        body = {"model": MODEL, "dataset": DATASET, "horizon": horizon, "quantiles": forecast.INTERVAL}
-        forecast.shown(http, forecast.answered(http, body))
+        forecast.shown(http, forecast.answered(http, {**ask_for, "model": MODEL, "horizon": horizon}))
 
 
 def _step(place: str, title: str) -> None:
@@ -99,50 +93,3 @@ def _champion(http: httpx.Client) -> dict[str, Any] | None:
         return None
     number = checked(found).json()["version"]
     return ask(http, "GET", f"/v1/models/{quote(MODEL)}/versions/{number}")
-
-
-# ---------------------------------------------------------------- its server
-
-
-def _start(data: Path, port: int) -> tuple[subprocess.Popen[bytes], str]:
-    """Run `gatecast serve` in a process of its own, quietly; that process and its address, once it is ready."""
-    command = [sys.executable, "-P", "-m", "app", "serve", "--data", str(data), "--host", "127.0.0.1"]
-    quiet = {"GATECAST_LOG_LEVEL": os.environ.get("GATECAST_LOG_LEVEL", "warning")}
-    out.print(f"Starting a server and a worker; everything they keep is in {data}/.", highlight=False)
-    with tempfile.TemporaryDirectory() as folder:
-        address = Path(folder) / "address"
-        server = subprocess.Popen(
-            [*command, "--port", str(port), "--announce", str(address), "--until-eof"],
-            env={**os.environ, **quiet},
-            stdin=subprocess.PIPE,  # its end tells the server that this process is gone, however it went
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + PATIENCE_S
-        while not address.exists():
-            if server.poll() is not None:
-                raise Failed("The server did not start; what it said is above.", status=server.returncode or 1)
-            if time.monotonic() > deadline:
-                _stop(server)
-                raise Failed(f"The server gave no sign of life in {PATIENCE_S:.0f} s.")
-            time.sleep(0.05)
-        return server, address.read_text(encoding="utf-8")
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    if server.poll() is None:
-        server.send_signal(signal.SIGTERM)
-    try:
-        server.wait(GRACE_S)
-    except subprocess.TimeoutExpired:
-        server.kill()
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

@@ -1,6 +1,8 @@
-"""`gatecast forecast`: ask for the next steps of stored series; a table and a plot, or the answer as a file."""
+"""`gatecast forecast`: ask for the next steps of a file's or of stored series; a table and a plot, or the answer as a
+file."""
 
 import datetime as dt
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +11,7 @@ from urllib.parse import quote
 import httpx
 import typer
 
+from app.cli import own, upload
 from app.cli.client import Failed, ask, checked, connect
 from app.cli.plot import Fan, drawn
 from app.cli.root import CLIENT, DEFAULT_URL, AsJson, Url, err, out, root
@@ -25,6 +28,7 @@ MEDIA = {
 INTERVAL = [0.1, 0.5, 0.9]  # the middle and the ends of the 80 % interval
 HISTORY = 5  # times the horizon: how much of the past a plot shows
 SHOWN = 3  # series printed of an answer that has many
+FIRST_LOOK = 12  # steps ahead for a file, unless said otherwise
 
 
 def answered(http: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
@@ -109,19 +113,51 @@ def save(http: httpx.Client, body: dict[str, Any], file: Path | None, media: str
             raise Failed(f"{file} cannot be written: {error.strerror}.") from error
 
 
+def _media(output: Path | None) -> str:
+    """The media type of a file by its name. Raises Failed on one that does not say."""
+    media = MEDIA.get(output.suffix.lower(), "") if output else ""
+    if output and not media:
+        raise Failed(f"{output.name}: expected a name ending in {' '.join(MEDIA)}.", status=2)
+    return media
+
+
+def put(http: httpx.Client, file: Path, dataset: str | None, frequency: str | None) -> str:
+    """Upload a file that is to be forecast, into a dataset of its name unless one is named; gives that name. What is
+    there already is left as it is: a file that contradicts it is refused."""
+    name = dataset or re.sub(r"[^A-Za-z0-9_-]+", "-", file.name.partition(".")[0]).strip("-_")[:63] or "series"
+    revision = upload.send(http, file, name, {"frequency": frequency})
+    told = f"{revision['series']:,} series, {revision['points']:,} points, frequency {revision['frequency']}"
+    err.print(f"[dim]Dataset {name}, revision {revision['revision']}: {told}[/]", highlight=False, soft_wrap=True)
+    return name
+
+
 @root.command(rich_help_panel=CLIENT)
 def forecast(
     *,
-    model: Annotated[str, typer.Option("--model", "-m", help="name (its champion), name@alias or name/3.")],
-    dataset: Annotated[str, typer.Option("--dataset", "-d", help="Whose series to forecast.")],
+    ctx: typer.Context,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            exists=True, dir_okay=False, readable=True, help="A file of series, uploaded first; see `gatecast upload`."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="name (its champion), name@alias or name/3. [base, untrained]")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "-d", help="Whose series to forecast; where a FILE goes. [its name]")
+    ] = None,
     series: Annotated[
         list[str] | None, typer.Option("--series", "-s", help="A series' key; may be repeated; else all of them.")
     ] = None,
-    horizon: Annotated[int, typer.Option("--horizon", "-n", help="Steps to forecast; 1 is the next step.", min=1)] = 1,
+    horizon: Annotated[
+        int | None, typer.Option("--horizon", "-n", help="Steps to forecast. [1, the next step; 12 of a FILE]", min=1)
+    ] = None,
     quantile: Annotated[
         list[float] | None, typer.Option("--quantile", "-q", help="A level; may be repeated; else 0.1, 0.5, 0.9.")
     ] = None,
     revision: Annotated[int | None, typer.Option(help="Forecast from this revision of the data.")] = None,
+    frequency: Annotated[str | None, typer.Option(help="Of a FILE, such as h, D, W-FRI, MS; else worked out.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: key, timestamp, mean, quantiles.")] = False,
     output: Annotated[
         Path | None,
@@ -131,16 +167,22 @@ def forecast(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Forecast stored series: a table with a plot, or the whole answer as CSV, JSON or a file."""
-    body: dict[str, Any] = {"model": model, "dataset": dataset, "horizon": horizon}
-    body |= {"quantiles": sorted(set(quantile or INTERVAL))}
-    body |= {"series": series} if series else {}
-    body |= {"revision": revision} if revision else {}
-    with connect(url) as http:
+    """Forecast a file's series, or stored ones: a table with a plot, or the whole answer as CSV, JSON or a file.
+
+    `gatecast forecast sales.csv` is all it takes: no model has to be trained, and where no server runs, one is started
+    for as long as it takes.
+    """
+    if file is None and dataset is None:
+        raise Failed("There is nothing to forecast.", "Name a file, or --dataset and a dataset's name.", status=2)
+    wanted = {"model": model, "series": series, "revision": revision}
+    body: dict[str, Any] = {name: value for name, value in wanted.items() if value}
+    body |= {"horizon": horizon or (FIRST_LOOK if file else 1), "quantiles": sorted(set(quantile or INTERVAL))}
+    media = _media(output)
+    source = ctx.get_parameter_source("url")
+    named = file is None or source is None or source.name != "DEFAULT"
+    with own.at_hand(url, named) as address, connect(address) as http:
+        body["dataset"] = put(http, file, dataset, frequency) if file else dataset
         if output:
-            media = MEDIA.get(output.suffix.lower())
-            if media is None:
-                raise Failed(f"{output.name}: expected a name ending in {' '.join(MEDIA)}.", status=2)
             save(http, body, output, media)
             err.print(f"Wrote {output} ({output.stat().st_size:,} bytes).", highlight=False)
         elif as_csv:

@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 import httpx
 import typer
+from rich.markdown import Markdown
 
 from app.cli.client import ask, checked, connect, pages
 from app.cli.root import CLIENT, DEFAULT_URL, AsJson, Url, default_url, out, root
@@ -12,6 +13,8 @@ from app.cli.show import facts, leaderboard, number, print_json, table
 
 models = typer.Typer(help="Models and their versions: list, show, promote, roll back.", invoke_without_command=True)
 root.add_typer(models, name="models", rich_help_panel=CLIENT)
+
+OUTSIDE = "no data of this server"
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="Its name.")]
 Alias = Annotated[str, typer.Option(help="Which alias moves.")]
@@ -32,7 +35,7 @@ def list_models(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
     elif not found:
-        out.print("No models yet. Train one: gatecast train --dataset NAME --model NAME")
+        out.print("No models, not even the one that comes with the server: run `gatecast migrate` there.")
     else:
         rows = [(model["name"], model["versions"], _aliases(model["aliases"])) for model in found]
         table(None, ["model", ">versions", "aliases"], rows)
@@ -51,14 +54,19 @@ def show_model(
 ) -> None:
     """Show a model's versions with their scores, or one version with all there is to know."""
     path = f"/v1/models/{quote(model, safe='@')}/versions"
+    card = ""
     with connect(url) as http:
         found: Any = pages(http, path, "versions", 10_000) if version is None else ask(http, "GET", f"{path}/{version}")
+        if version is not None and found["dataset"] is None and not as_json:
+            card = checked(http.get(f"{path}/{version}/card")).text
     if as_json:
         print_json(found)
     elif version is None:
         _board(model, found)
     else:
         _record(found)
+        if card:
+            out.print(Markdown(card))
 
 
 def _board(model: str, versions: list[dict[str, Any]]) -> None:
@@ -66,7 +74,7 @@ def _board(model: str, versions: list[dict[str, Any]]) -> None:
     for found in versions:
         naive = [found["baselines"].get(name, {}).get("mase") for name in ("seasonal_naive", "naive")]
         scores = [number(value) for value in (found["metrics"].get("mase"), *naive)]
-        trained = f"{found['dataset']} r{found['revision']}"
+        trained = f"{found['dataset']} r{found['revision']}" if found["dataset"] else OUTSIDE
         rows.append([found["version"], ", ".join(found["aliases"]), *scores, trained, found["created_at"][:10]])
     table(model, [">version", "aliases", ">MASE", ">seasonal naive", ">naive", "trained on", "made"], rows)
 
@@ -76,7 +84,7 @@ def _record(version: dict[str, Any]) -> None:
         f"{version['model']} version {version['version']}",
         {
             "aliases": ", ".join(version["aliases"]) or None,
-            "trained on": f"{version['dataset']}, revision {version['revision']}",
+            "trained on": f"{version['dataset']}, revision {version['revision']}" if version["dataset"] else OUTSIDE,
             "frequency": version["frequency"],
             "took": f"{version['train_seconds']:.1f} s on {version['device']}",
             "parameters": version["parameters"],
@@ -86,7 +94,8 @@ def _record(version: dict[str, Any]) -> None:
             "config": ", ".join(f"{name}={value}" for name, value in version["config"].items() if value is not None),
         },
     )
-    leaderboard(version)
+    if version["metrics"]:
+        leaderboard(version)
 
 
 @models.command("promote")

@@ -6,17 +6,18 @@ survives a power cut.
 """
 
 import sqlite3
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, or_
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from app.db.tables import InWorkspace
 
-EVERY_WORKSPACE = "*"  # what a worker's session names: it serves all of them
+EVERY_WORKSPACE = "*"  # what a worker's session names, which serves all of them, and a row that all of them see
 
 
 class Database:
@@ -30,8 +31,12 @@ class Database:
         if not self.is_sqlite:
             # A frozen process inside a transaction would hold its row locks for ever.
             options["connect_args"] = {"options": "-c idle_in_transaction_session_timeout=60000 -c timezone=UTC"}
-        elif (path := url.removeprefix("sqlite:///")) != url:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self._file = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
+        if self._file is not None:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+        # A connection that never writes: SQLite tells it of everybody's commits, one's own process included.
+        self._watch: sqlite3.Connection | None = None
+        self._watching = threading.Lock()
         self.engine: Engine = create_engine(url, **options)
         if self.is_sqlite:
             event.listen(self.engine, "connect", _configure_sqlite)
@@ -50,7 +55,24 @@ class Database:
         with Session(self._writer, info={"workspace": workspace}) as session, session.begin():
             yield session
 
+    def stamp(self) -> int | None:
+        """A number that is another one as soon as anybody, in any process, has committed something; a few microseconds.
+        None where there is no such thing: PostgreSQL."""
+        if self._file is None:
+            return None
+        try:
+            with self._watching:
+                if self._watch is None:
+                    self._watch = sqlite3.connect(self._file, check_same_thread=False, isolation_level=None)
+                return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error:  # the transaction that follows says what is wrong
+            return None
+
     def close(self) -> None:
+        with self._watching:
+            if self._watch is not None:
+                self._watch.close()
+                self._watch = None
         self.engine.dispose()
 
 
@@ -73,7 +95,11 @@ def _stay_in_workspace(state: ORMExecuteState) -> None:
         raise RuntimeError("a session without a workspace: open it with Database.read or Database.write")
     if workspace != EVERY_WORKSPACE and not state.is_column_load and not state.is_relationship_load:
         state.statement = state.statement.options(
-            with_loader_criteria(InWorkspace, lambda cls: cls.workspace == workspace, include_aliases=True)
+            with_loader_criteria(
+                InWorkspace,
+                lambda cls: or_(cls.workspace == workspace, cls.workspace == EVERY_WORKSPACE),
+                include_aliases=True,
+            )
         )
 
 

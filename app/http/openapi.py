@@ -14,7 +14,14 @@ from app.http.problems import problems
 DESCRIPTION = """\
 Upload time series, train a forecaster in the background, ask for the next step or a whole horizon with its uncertainty.
 
-**First steps.** Create a dataset by uploading a file to it, start a train job, follow it, forecast:
+**First steps.** Forecast at once, with the model that comes with the server:
+
+```
+curl localhost:8000/v1/forecasts -H 'Content-Type: application/json' \\
+     -d '{"inputs": [{"key": "mine", "target": [112, 118, 132, 129, 121, 135, 148]}], "frequency": "MS", "horizon": 6}'
+```
+
+Or create a dataset by uploading a file to it, start a train job, follow it, forecast:
 
 ```
 curl --data-binary @gasoline.csv -H 'Content-Type: text/csv' localhost:8000/v1/datasets/gasoline/revisions
@@ -40,7 +47,8 @@ TAGS = [
     },
     {
         "name": "Models",
-        "description": "What training made: numbered versions, and the aliases that say which of them answers.",
+        "description": "What training made, and `base`, which comes with the server: numbered versions, and the "
+        "aliases that say which of them answers.",
     },
     {
         "name": "Forecasts",

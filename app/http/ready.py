@@ -1,5 +1,6 @@
 """Whether this process can do its work: the database answers, its tables are this program's, the store takes files."""
 
+import logging
 import tempfile
 
 from alembic.util import CommandError
@@ -9,6 +10,9 @@ from app.config import Settings
 from app.db.migrate import is_current, migrate
 from app.db.session import Database
 from app.errors import Complaint, Unavailable
+from app.services import shipped
+
+log = logging.getLogger("gatecast")
 
 
 def complaints(settings: Settings, database: Database) -> list[Complaint]:
@@ -16,11 +20,11 @@ def complaints(settings: Settings, database: Database) -> list[Complaint]:
     return [complaint for complaint in (_database(database), _store(settings)) if complaint is not None]
 
 
-def prepare(database: Database) -> None:
+def prepare(settings: Settings, database: Database) -> None:
     """Make the database ready for a server that starts: a SQLite file is migrated, PostgreSQL only looked at. Raises
     Unavailable."""
     if database.is_sqlite:
-        migrated(database)
+        migrated(settings, database)
     check(database)
 
 
@@ -30,10 +34,16 @@ def check(database: Database) -> None:
         raise Unavailable(f"{complaint.message}.", code="not-ready", errors=[complaint])
 
 
-def migrated(database: Database, revision: str = "head") -> None:
-    """Bring the database to a revision. Raises Unavailable when it does not answer or does not know the revision."""
+def migrated(settings: Settings, database: Database, revision: str = "head", own_base: str | None = None) -> None:
+    """Bring the database to a revision, and at the newest one put the model that comes with the program into it, after
+    a model of somebody's own that has its name got the name `own_base`. Raises Unavailable when the database does not
+    answer or does not know the revision, or the store takes no files, and what `shipped.rename_own` raises."""
     try:
         migrate(database, revision)
+        if own_base is not None:
+            shipped.rename_own(database, own_base)
+        if revision == "head" and (why_not := shipped.install(settings, database)):
+            log.warning("%s", why_not)
     except CommandError as error:
         raise Unavailable(
             f"The database cannot be brought to {revision!r}: {str(error).rstrip('.')}.", code="not-ready"

@@ -16,6 +16,7 @@ from app.http.problems import problem_response
 access = logging.getLogger("gatecast.access")
 
 SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+UNSEEN = "gatecast.unseen"  # in the scope of a question that the server asks itself
 PROBES = ("/healthz", "/readyz")  # logged at debug: a probe every few seconds would drown the rest
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -101,7 +102,8 @@ def _unforeseen() -> AppError:
 
 
 def _log(scope: Scope, status: int, milliseconds: float) -> None:
-    level = logging.DEBUG if scope["path"].endswith(PROBES) and status < 400 else logging.INFO
+    quiet = UNSEEN in scope or (scope["path"].endswith(PROBES) and status < 400)
+    level = logging.DEBUG if quiet else logging.INFO
     if access.isEnabledFor(level):
         client = scope.get("client")
         fields = {"client": client[0] if client else None, "ms": round(milliseconds, 1)}

@@ -3,6 +3,7 @@ what was found. A score is written once, with the origins it was taken over, and
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,10 @@ from app.db.tables import BacktestRow, JobRow
 from app.errors import Complaint, Conflict, Invalid, NotFound
 from app.services import attempts, datasets, registry
 from app.services.attempts import Attempt
-from models import BacktestPlan, BacktestResult, Calendar, Progress, Series, backtest, open_artifact
+from app.services.forecast_inputs import ignored
+from app.services.opened import OpenVersions
+from app.services.registry import ANY
+from models import BacktestPlan, BacktestResult, Calendar, OpenArtifact, Progress, Series, backtest, open_artifact
 
 VERSION = "version"  # what the core calls the forecaster itself among its baselines
 HEAVY = (BacktestRow.by_horizon, BacktestRow.by_series, BacktestRow.origins)
@@ -33,7 +37,7 @@ class BacktestAsk:
     baselines: tuple[str, ...]
 
 
-def plan(session: Session, ask: BacktestAsk, max_horizon: int) -> dict[str, Any]:
+def plan(session: Session, ask: BacktestAsk, versions: OpenVersions, max_horizon: int) -> dict[str, Any]:
     """The job's spec, version and revision pinned. Raises NotFound, Conflict for an empty dataset, Invalid when version
     and dataset have different steps."""
     dataset = datasets.get(session, ask.dataset)
@@ -42,13 +46,16 @@ def plan(session: Session, ask: BacktestAsk, max_horizon: int) -> dict[str, Any]
     revision = datasets.revision_of(session, dataset, ask.revision)
     found = registry.resolve(session, ask.model)
     version = found.version
-    if version.frequency != dataset.frequency:
+    if version.frequency not in (dataset.frequency, ANY):
         raise Invalid(
             f"model: expected a version trained on steps of {dataset.frequency}, as the dataset's; "
             f"{found.model.name}/{version.number} was trained on {version.frequency}.",
             errors=[Complaint("other-frequency", "Trained on other steps than the dataset's", pointer="/model")],
         )
-    horizon = ask.horizon or int(version.config["horizon"])
+    horizon = ask.horizon or version.config["horizon"]
+    if horizon is None:  # a version for any frequency was trained for as many steps as theirs asks for
+        opened = versions.get(version.folder, version.digest)
+        horizon = opened.at(datasets.calendar_of(dataset)).horizon
     if horizon > max_horizon:
         complaint = Complaint("too-long", f"Expected at most {max_horizon}", pointer="/horizon")
         raise Invalid(f"horizon: expected at most {max_horizon}, got {horizon}.", errors=[complaint])
@@ -79,19 +86,30 @@ def run(attempt: Attempt) -> None:
         version = registry.resolve(session, f"{spec['model']}/{spec['version']}").version
         folder, digest = version.folder, version.digest
     store.verify(path := store.local(attempt.settings.store, folder), digest)
-    opened = replace(open_artifact(path), calendar=calendar)  # the clock on which the series lie
+    opened = _opened(path, calendar)
     series = opened.recoded(series, columns)
     asked = BacktestPlan(spec["origins"], spec["horizon"], spec["step"], tuple(spec["baselines"]))
     try:
         result = backtest(opened, series, asked, attempt.on_progress, attempt.should_stop)
     except ModuleNotFoundError as error:
         raise Conflict(f"{error}.", code="extra-missing") from error
-    row, notes = _row(attempt, calendar, series, result), result.notes
+    row, notes = _row(attempt, calendar, series, result), list(result.notes)
+    if opened.any_frequency:
+        notes += [note.message for note in ignored(one.name for one in columns)]
     if notes:
         attempts.persist(attempt.database, lambda session: attempts.log(session, attempt.job, attempt.number, notes))
     attempts.persist(
         attempt.database, lambda session: _conclude(session, attempt, row, notes), workspace=attempt.workspace
     )
+
+
+def _opened(path: Path, calendar: Calendar) -> OpenArtifact:
+    """The version in this folder, on the clock on which the series lie. The naive forecasts beside one that answers for
+    any frequency repeat the season that it is told."""
+    opened = replace(open_artifact(path).at(calendar), calendar=calendar)
+    if opened.seasons is None:
+        return opened
+    return replace(opened, config=opened.config.replace(season=opened.seasons[0]))
 
 
 def _conclude(session: Session, attempt: Attempt, row: dict[str, Any], notes: Sequence[str]) -> None:

@@ -172,6 +172,17 @@ def check_future(
     return _noted(names, known, wrong)
 
 
+def ignored(names: Iterable[str]) -> list[Note]:
+    """A warning that names columns, where there are any, for a version that reads the target alone whatever there is:
+    what is in them is not even looked at."""
+    some = sorted(names)
+    if not some:
+        return []
+    more = f" (and {len(some) - 5} more)" if some[5:] else ""
+    text = f"this version forecasts from the target alone: {', '.join(map(repr, some[:5]))}{more} changed nothing"
+    return [Note("covariates_ignored", text)]
+
+
 def _complaints(
     columns: Columns, known: Mapping[str, Known], at: str, lengths: tuple[int, int | None]
 ) -> list[Complaint]:

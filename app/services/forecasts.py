@@ -20,14 +20,16 @@ from app.services.forecast_inputs import (
     Reading,
     check_future,
     check_inputs,
+    ignored,
     instants,
     known_columns,
     series_of,
 )
 from app.services.opened import OpenVersions
 from app.services.registry import resolve
-from models import Calendar, Note, OpenArtifact, Series
+from models import Calendar, Forecast, Note, OpenArtifact, Series
 
+STEP = "step"
 MAX_VALUES = 20_000_000  # numbers in one answer; more is work for a job
 
 
@@ -60,15 +62,26 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The version that answers: its name, number, the alias that led there, its training data, and itself."""
+class Meant:
+    """The version that a reference stands for: its name, number, the alias that led there, its files, its data."""
 
     model: str
     version: int
     alias: str | None
+    folder: str
     digest: str
     dataset_id: int | None
+
+
+@dataclass(frozen=True)
+class Chosen(Meant):
+    """The version that answers, and itself."""
+
     opened: OpenArtifact
+
+    def on(self, calendar: Calendar) -> OpenArtifact:
+        """The version on the clock on which series lie; the one that answers for any frequency, bound to theirs."""
+        return replace(self.opened.at(calendar), calendar=calendar)
 
 
 @dataclass(frozen=True)
@@ -83,12 +96,16 @@ class Read:
     revision: int | None = None
 
 
-def choose(session: Session, versions: OpenVersions, reference: str) -> Chosen:
-    """The version a reference stands for at this moment, opened and checked. Raises NotFound, Unavailable."""
+def look_up(session: Session, reference: str) -> Meant:
+    """The version a reference stands for at this moment. Raises NotFound."""
     found = resolve(session, reference)
     row = found.version
-    opened = versions.get(row.folder, row.digest)
-    return Chosen(found.model.name, row.number, found.alias, row.digest, row.dataset_id, opened)
+    return Meant(found.model.name, row.number, found.alias, row.folder, row.digest, row.dataset_id)
+
+
+def take(versions: OpenVersions, meant: Meant) -> Chosen:
+    """A version, opened and checked. Raises Unavailable."""
+    return Chosen(**vars(meant), opened=versions.get(meant.folder, meant.digest))
 
 
 def check(shape: Shape, max_horizon: int) -> None:
@@ -118,7 +135,10 @@ def read_stored(
     """
     dataset, revision = found
     _check_size(revision.series if ask.keys is None else len(ask.keys), shape)
-    read = _read(session, dataset, revision.number, ask.keys, chosen.opened)
+    read = _read(session, dataset, revision.number, ask.keys, chosen)
+    if chosen.opened.any_frequency:
+        names = {name for columns in ask.future.values() for name in columns}
+        return replace(read, notes=ignored({*names, *known_columns(session, dataset.id)}))
     if not ask.future:
         return read
     reading = Reading(chosen.opened.design.columns)
@@ -131,6 +151,8 @@ def read_stored(
 def read_sent(session: Session, chosen: Chosen, ask: Sent, shape: Shape) -> Read:
     """The history in the request as series. Raises Invalid with pointers, TooLarge when the answer would be."""
     _check_size(len(ask.inputs), shape)
+    if chosen.opened.any_frequency:
+        return _read_any(ask)
     calendar = _calendar(chosen.opened.calendar, ask)
     reading = Reading(chosen.opened.design.columns)
     notes = check_inputs(ask.inputs, reading.known(known_columns(session, chosen.dataset_id)), shape.horizon)
@@ -138,6 +160,24 @@ def read_sent(session: Session, chosen: Chosen, ask: Sent, shape: Shape) -> Read
     series = [reading.covered(one, sent) for one, sent in zip(series, ask.inputs, strict=True)]
     kept = [one.dated and len(one.target) > 0 for one in series]
     return Read(calendar, series, kept, (*notes, *reading.notes(), *more))
+
+
+def _read_any(ask: Sent) -> Read:
+    """The history in the request for a version that was trained on no calendar, so that the request has to name it.
+    Raises Invalid with pointers."""
+    notes = ignored({name for sent in ask.inputs for name in (*sent.past, *sent.future, *sent.static)})
+    frequency = ask.frequency
+    if frequency is None:
+        if any(isinstance(sent.start, str) for sent in ask.inputs):
+            text = "frequency: expected one beside `start`, such as h, D, W-FRI or MS, got none"
+            hint = "Or leave `start` out: the values are then taken as steps without a season."
+            raise Invalid(f"{text}.", errors=[Complaint("missing", text, pointer="/frequency", hint=hint)])
+        text = "no frequency was named: the values are taken as steps without a season"
+        frequency, notes = STEP, [*notes, Note("no_frequency", text)]
+    calendar = _calendar(Calendar.of(STEP), replace(ask, frequency=frequency))
+    series, more = series_of(ask.inputs, calendar)
+    dated = [one.dated and len(one.target) > 0 for one in series]
+    return Read(calendar, series, dated, (*notes, *more))
 
 
 @dataclass(frozen=True)
@@ -161,24 +201,30 @@ def append(session: Session, chosen: Chosen, dataset: str, points: Sequence[Arri
     times, notes = instants([point.timestamp for point in points], datasets.calendar_of(row), "/points/{}/timestamp")
     rows = [(point.key, int(time), point.value) for point, time in zip(points, times, strict=True)]
     outcome = datasets.append_points(session, row, rows)
-    return replace(_read(session, row, outcome.revision.number, keys, chosen.opened), notes=notes)
+    read = _read(session, row, outcome.revision.number, keys, chosen)
+    if chosen.opened.any_frequency:
+        notes += ignored(known_columns(session, row.id))
+    return replace(read, notes=notes)
 
 
 def answer(chosen: Chosen, read: Read, shape: Shape) -> Answer:
     """One batched forecast of everything read; needs no session."""
-    opened = replace(chosen.opened, calendar=read.calendar)  # the clock on which the series lie
+    opened = chosen.on(read.calendar)
     with np.errstate(over="ignore", invalid="ignore"):  # values near the end of float64: noted below
         forecast = opened.forecast(read.series, shape.horizon, shape.levels, shape.samples)
-    own = chosen.opened.calendar.frequency.name
+    if opened.any_frequency:
+        forecast = _held(forecast, read.series, opened.context)
     notes = [*read.notes, *forecast.notes]
     known = np.array([len(one.target) > 0 for one in read.series], np.bool_)
     lost = known & ~(np.isfinite(forecast.mean).all(axis=1) & np.isfinite(forecast.quantiles).all(axis=(1, 2)))
     if lost.any():
         text = "the values are too large to compute with: nulls stand where the result is not finite"
         notes.append(Note("not_finite", text, tuple(int(place) for place in np.flatnonzero(lost))))
-    if read.calendar.frequency.name != own:
-        text = f"the version was trained on steps of {own}, the series have steps of {read.calendar.frequency.name}"
-        notes.insert(0, Note("frequency_differs", text))
+    if not chosen.opened.any_frequency:
+        own, asked = chosen.opened.calendar.frequency.name, read.calendar.frequency.name
+        if asked != own:
+            text = f"the version was trained on steps of {own}, the series have steps of {asked}"
+            notes.insert(0, Note("frequency_differs", text))
     return Answer(
         model=chosen.model,
         version=chosen.version,
@@ -193,17 +239,28 @@ def answer(chosen: Chosen, read: Read, shape: Shape) -> Answer:
     )
 
 
-def _read(
-    session: Session, dataset: DatasetRow, revision: int, keys: Iterable[str] | None, opened: OpenArtifact
-) -> Read:
+def _held(forecast: Forecast, series: Sequence[Series], context: int) -> Forecast:
+    """The base's forecast, not below 0 for a series whose history is not. Its own quantiles are not; the mean, levels
+    beyond those and sample paths are made from them by straight lines and normal tails, which do not know."""
+    late = (one.target[-context:] for one in series)
+    held = np.fromiter((not (values < 0).any() for values in late), np.bool_, len(series))
+    low = np.where(held, 0.0, -np.inf)[:, None]
+    samples = None if forecast.samples is None else np.maximum(forecast.samples, low[..., None])
+    quantiles = np.maximum(forecast.quantiles, low[..., None])
+    return replace(forecast, mean=np.maximum(forecast.mean, low), quantiles=quantiles, samples=samples)
+
+
+def _read(session: Session, dataset: DatasetRow, revision: int, keys: Iterable[str] | None, chosen: Chosen) -> Read:
     """The last steps of the series as the version knows them: with the covariates that it reads."""
     wanted = None if keys is None else list(keys)
+    calendar = datasets.calendar_of(dataset)
+    opened = chosen.on(calendar)
     names = [one.name for one in opened.design.columns]
     series = datasets.read_series(session, dataset, revision, wanted, opened.context, beside=names)
     if names:
         series = opened.recoded(series, datasets.read_columns(session, dataset, revision))
     dated = [len(one.target) > 0 for one in series]  # a target ends with its last known value
-    return Read(datasets.calendar_of(dataset), series, dated, (), dataset.name, revision)
+    return Read(calendar, series, dated, (), dataset.name, revision)
 
 
 def _calendar(own: Calendar, ask: Sent) -> Calendar:

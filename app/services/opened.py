@@ -3,9 +3,12 @@
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from app import store
+from app.db.session import Database
 from app.errors import Unavailable
 from models import OpenArtifact, open_artifact
 
@@ -58,3 +61,33 @@ class OpenVersions:
             if found := self._open.get(key):
                 self._open.move_to_end(key)
             return found
+
+
+Found = TypeVar("Found")
+KEPT = 256  # names
+
+
+class Remembered(Generic[Found]):
+    """What names stood for, as long as nobody has committed anything since: looking that up takes longer than all else
+    around a small forecast. Where the database cannot tell, nothing is remembered. Safe to use from several threads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._stamp: int | None = None
+        self._found: dict[tuple[str, str], Found] = {}
+
+    def get(self, workspace: str, name: str, look: Callable[[], Found]) -> Found:
+        """What `look` finds for the name in the workspace, or has found after the last commit there was."""
+        stamp = self._database.stamp()
+        if stamp is None:
+            return look()
+        with self._lock:
+            if stamp == self._stamp and (found := self._found.get((workspace, name))) is not None:
+                return found
+        found = look()  # not before the stamp was read: it may be newer than that, never older
+        with self._lock:
+            if stamp != self._stamp or len(self._found) >= KEPT:
+                self._stamp, self._found = stamp, {}
+            self._found[workspace, name] = found
+        return found

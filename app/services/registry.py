@@ -4,19 +4,22 @@ and every move leaves a row: from, to, who, why, and the gate's figures when a g
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.db.session import EVERY_WORKSPACE
 from app.db.tables import AliasRow, JobRow, ModelRow, MoveRow, VersionRow
 from app.errors import Complaint, Conflict, NotFound, PreconditionFailed
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 CHAMPION = "champion"
+BASE = "base"  # the model that comes with the program; its row belongs to every workspace
+ANY = "any"  # its frequency
 Promote = Literal["never", "if_better", "always"]
 _REFERENCE = re.compile(rf"(?P<model>{NAME})(?:@(?P<alias>{NAME})|/(?P<number>[1-9][0-9]{{0,8}}))?")
 
@@ -65,6 +68,7 @@ class NewVersion:
     promote: Promote = "if_better"
     gate: Gate | None = None
     actor: str = "worker"
+    reason: str = ""  # of the champion's move; left empty, the gate's
     workspace: str = "default"
 
 
@@ -115,7 +119,8 @@ def find_model(session: Session, name: str) -> ModelRow:
 
 
 def resolve(session: Session, reference: str) -> Reference:
-    """What `name` (its champion), `name@alias` or `name/3` stands for now, in one query. Raises NotFound."""
+    """What `name` (its champion), `name@alias` or `name/3` stands for now, in one query. Raises NotFound, which names
+    the model that answers on every server."""
     parts = _REFERENCE.fullmatch(reference)
     if parts is None:
         raise NotFound(f"There is no model {reference[:80]!r}: expected name, name@alias or name/number.")
@@ -128,12 +133,20 @@ def resolve(session: Session, reference: str) -> Reference:
         query = query.where(AliasRow.name == alias, AliasRow.version == VersionRow.number)
     if found := session.execute(query.where(ModelRow.name == parts["model"])).first():
         return Reference(found[0], found[1], alias)
-    model = find_model(session, parts["model"])
+    model = _known(session, parts["model"])
     if alias is None:
         raise NotFound(f"Model {model.name!r} has no version {parts['number']}.")
     aliases = sorted(session.scalars(select(AliasRow.name).where(AliasRow.model_id == model.id)))
     hint = f"it has {', '.join(aliases)}" if aliases else f"name a version, {model.name}/{model.last_version}"
     raise NotFound(f"Model {model.name!r} has no alias {alias!r}; {hint}.")
+
+
+def _known(session: Session, name: str) -> ModelRow:
+    try:
+        return find_model(session, name)
+    except NotFound as error:
+        way_out = "run `gatecast migrate`, which installs it" if name == BASE else f"{BASE!r} forecasts untrained"
+        raise NotFound(f"{error.detail.rstrip('.')}; {way_out}.") from None
 
 
 def model_of(session: Session, reference: str) -> ModelRow:
@@ -164,11 +177,36 @@ def add_version(session: Session, new: NewVersion) -> VersionRow:
     champion = _alias(session, model, CHAMPION)
     passed = champion is not None and new.gate is not None and new.gate.passes(champion.version)
     if new.promote == "always" or (new.promote == "if_better" and (champion is None or passed)):
-        reason = "promote: always" if new.promote == "always" else "better than the champion"
+        reason = new.reason or ("promote: always" if new.promote == "always" else "better than the champion")
         gate = _without_nan(asdict(new.gate)) | {"passed": passed} if new.gate else None
-        why = Why(new.actor, "first version" if champion is None else reason, gate)
+        why = Why(new.actor, "first version" if champion is None and not new.reason else reason, gate)
         _set(session, model, CHAMPION, row.number, why)
     return row
+
+
+def ship(session: Session, new: NewVersion) -> VersionRow:
+    """Record the version of a model that comes with the program, where no version has its digest yet, and point the
+    champion at it, as a move. The session is one of every workspace."""
+    model = _lock_model(session, new.model, EVERY_WORKSPACE)
+    row = session.scalar(select(VersionRow).filter_by(model_id=model.id, digest=new.digest))
+    if row is None:
+        return add_version(session, replace(new, promote="always", workspace=EVERY_WORKSPACE))
+    champion = _alias(session, model, CHAMPION)
+    if champion is None or champion.version != row.number:
+        _set(session, model, CHAMPION, row.number, Why(new.actor, new.reason))
+    return row
+
+
+def own(name: str) -> tuple[ColumnElement[bool], ...]:
+    """Which models of this name are somebody's own: one a workspace at most."""
+    return ModelRow.name == name, ModelRow.workspace != EVERY_WORKSPACE
+
+
+def refuse_shipped(session: Session, name: str) -> None:
+    """Raises Conflict when versions of this name come with the program, so that nobody may train one. A model of that
+    name which is older than that goes on as it is."""
+    if name == BASE and session.scalar(select(ModelRow.id).where(*own(name))) is None:
+        raise _read_only(name)
 
 
 def find_version(session: Session, model: ModelRow, number: int) -> VersionRow:
@@ -276,13 +314,27 @@ def delete_alias(session: Session, reference: str, name: str, why: Why, *, condi
 # ---------------------------------------------------------------- inside
 
 
+def _read_only(name: str) -> Conflict:
+    return Conflict(
+        f"Model {name!r} comes with the program and is read-only. Train a model of another name; "
+        f"`warm_start_from: {name}` starts from this one.",
+        code="model-read-only",
+    )
+
+
 def _lock_model(session: Session, name: str, workspace: str | None = None) -> ModelRow:
     """The model's row, locked until the commit, so that numbers and moves come one after another. With `workspace`, a
-    model that does not exist yet is made; a race for its first version is decided by the unique name."""
+    model that does not exist yet is made; a race for its first version is decided by the unique name. Without, raises
+    Conflict for a model that comes with the program."""
     query = select(ModelRow).where(ModelRow.name == name).with_for_update()
     query = query.execution_options(populate_existing=True)
     if workspace is None:
-        return session.scalars(query).one()
+        row = session.scalars(query).one()
+        if row.workspace == EVERY_WORKSPACE:
+            raise _read_only(name)
+        return row
+    if workspace != EVERY_WORKSPACE:
+        refuse_shipped(session, name)  # the job may be older than the model
     query = query.where(ModelRow.workspace == workspace)
     if row := session.scalar(query):
         return row

@@ -1,6 +1,6 @@
 """What the registry shows: pages of models, versions and moves, newest first, and their documents."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -63,6 +63,31 @@ def version_documents(session: Session, model: ModelRow, rows: Sequence[VersionR
         | {name: getattr(row, name) for name in same}
         for row in rows
     ]
+
+
+def card(document: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """A version's card in Markdown: what its manifest says in words, or else what its record (a document of
+    `version_documents`) knows: what it learned from, how it was made, its scores beside the naive ones."""
+    if isinstance(text := manifest.get("card"), str):
+        return text
+    lines = [f"# {document['model']}, version {document['version']}", ""]
+    learned = f"revision {document['revision']} of dataset {document['dataset']}" if document["dataset"] else "–"
+    facts = {
+        "Learned from": f"{learned} (steps of {document['frequency']}, {document['time_zone']})",
+        "Made": f"{document['created_at']:%Y-%m-%d}, in {document['train_seconds']:.1f} s on {document['device']}",
+        "Started from": document["parent"] or "nothing",
+        "Parameters": f"{document['parameters']:,}",
+        "Digest": document["digest"],
+    }
+    lines += [f"- {name}: {value}" for name, value in facts.items()]
+    names = list(document["baselines"])
+    lines += ["", "Scores over held-out origins, lower is better but for coverage:", ""]
+    lines += [f"| metric | this version | {' | '.join(names)} |", "|" + "---|" * (2 + len(names))]
+    for metric, value in document["metrics"].items():
+        beside = [document["baselines"][name].get(metric) for name in names]
+        cells = ["–" if one is None else f"{one:.4g}" for one in (value, *beside)]
+        lines.append(f"| {metric} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def move_document(move: MoveRow) -> dict[str, Any]:

@@ -49,8 +49,10 @@ class _ChampionMoved(Exception):
 
 def plan(session: Session, ask: TrainAsk, settings: Settings) -> dict[str, Any]:
     """The job's spec: revision and the version to start from pinned, bounds of the dataset put into the config where it
-    has none. Raises NotFound for the dataset and the version, Conflict when the dataset is empty or the version of
-    another release, Invalid when the config does not fit the version, Unavailable when its files are damaged."""
+    has none. Raises NotFound for the dataset and the version, Conflict when the dataset is empty, the model comes with
+    the program or the version is of another release, Invalid when the config does not fit the version, Unavailable when
+    its files are damaged."""
+    registry.refuse_shipped(session, ask.model)
     dataset = datasets.get(session, ask.dataset)
     if dataset.head == 0:
         raise Conflict(f"Dataset {ask.dataset!r} is empty: upload something first.", code="dataset-empty")

@@ -85,7 +85,7 @@ def second(folder: Path, trained: str) -> None:
     """A second version of the model: the first one's artifact once more."""
     database, settings = Database(f"sqlite:///{folder}/data/gatecast.db"), Settings(data=folder / "data")
     with database.write("default") as session:
-        first = session.scalars(select(VersionRow)).one()
+        first = session.scalars(select(VersionRow).where(VersionRow.dataset == demo.DATASET)).one()
         kept = ("digest", "frequency", "time_zone", "config", "metrics", "baselines", "parameters", "size_bytes")
         facts = {name: getattr(first, name) for name in (*kept, "device", "train_seconds", "dataset", "revision")}
         shutil.copytree(settings.store / first.folder, settings.store / "copy-1")
@@ -159,8 +159,8 @@ def test_the_demo_shows_the_whole_way_and_takes_what_is_there(gatecast: Gatecast
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{own[0]}/healthz")
     shown = "".join(lines)
-    pieces = ["gasoline, revision 1", "1,508", "There is one from", "Leaderboard", "fuel/1"]
-    pieces += ["The next week", "2020-01-03", "The next 12 weeks", "2020-03-20", "░"]
+    pieces = ["gasoline, revision 1", "1,508", "12 weeks at once", "base version 1", "2020-01-03", "2020-03-20", "░"]
+    pieces += ["There is one from", "Leaderboard", "fuel/1", "The next week", "fuel version 1", "12 weeks, with"]
     places = [shown.find(piece) for piece in pieces]
     assert -1 not in places, pieces[places.index(-1)]
     assert places == sorted(places)
@@ -186,11 +186,76 @@ def test_forecasts_as_table_plot_and_file(gatecast: Gatecast, trained: str, tmp_
     assert "expected a name ending in" in gatecast(*ask, "--output", str(tmp_path / "f.xls"), status=2).stderr
 
 
+def test_a_file_is_forecast_without_training(gatecast: Gatecast, tmp_path: Path) -> None:
+    rows = [f"2026-{month:02}-{day:02},{100 + 10 * (day % 7)}" for month in (3, 4) for day in range(1, 31)]
+    (tmp_path / "Sales (2026).csv").write_text("\n".join(["date,value", *rows, ""]))
+    shown = gatecast("forecast", str(tmp_path / "Sales (2026).csv"), "--frequency", "D")
+    for piece in ("base version 1, after 2026-04-30", "2026-05-12", "░"):
+        assert piece in shown.stdout
+    assert "Dataset Sales-2026, revision 1: 1 series, 60 points, frequency D" in shown.stderr
+    again = said(gatecast("forecast", str(tmp_path / "Sales (2026).csv"), "-d", "Sales-2026", "-n", "3", "--json"))
+    assert (again["dataset"], again["revision"], len(again["forecasts"][0]["mean"])) == ("Sales-2026", 1, 3)
+    stored = said(gatecast("forecast", "-d", "Sales-2026", "--json"))
+    assert stored["forecasts"][0]["mean"] == pytest.approx(again["forecasts"][0]["mean"][:1], rel=1e-6)
+    (tmp_path / "Sales (2026).csv").write_text("\n".join(["date,value", *rows[:-1], "2026-04-30,0", ""]))
+    assert "upsert" in gatecast("forecast", str(tmp_path / "Sales (2026).csv"), status=1).stderr
+
+
+def test_there_must_be_something_to_forecast(gatecast: Gatecast) -> None:
+    assert "Name a file" in gatecast("forecast", status=2).stderr
+
+
+def test_a_file_is_forecast_where_no_server_runs(tmp_path: Path) -> None:
+    """One command, on a machine where nothing has been set up; nothing is left behind."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATECAST_")}
+    command = [sys.executable, "-P", "-m", "app", "forecast", str(demo.FILE), "--csv"]
+    named = subprocess.run(
+        [*command, "--url", f"http://127.0.0.1:{port}"],
+        env=kept,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert named.returncode == 3  # whoever names a server wants that one
+    assert "No server answers" in named.stderr
+    if answers("http://127.0.0.1:8000"):
+        pytest.skip("a server runs where the command looks for one")
+    done = subprocess.run(command, env=kept, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "key,timestamp,mean,q0.1,q0.5,q0.9"
+    assert len(lines) == 13
+    assert "one is started for this command alone" in done.stderr.replace("\n", " ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def answers(url: str) -> bool:
+    try:
+        httpx.get(url)
+    except httpx.HTTPError:
+        return False
+    return True
+
+
+def test_the_shipped_model_is_listed_and_shown(gatecast: Gatecast) -> None:
+    assert re.search(r"base +1 +champion → 1", gatecast("models").stdout)
+    assert "no data of this server" in gatecast("models", "show", "base").stdout
+    shown = gatecast("models", "show", "base", "1").stdout
+    for piece in ("base version 1", "any", "parameters", "sha256:"):
+        assert piece in shown
+    assert "read-only" in gatecast("models", "promote", "base", "1", status=1).stderr
+    assert "read-only" in gatecast("train", "-d", demo.DATASET, "-m", "base", status=1).stderr
+
+
 def test_models_are_listed_promoted_and_rolled_back(gatecast: Gatecast, second: None) -> None:
     model = demo.MODEL
     assert "champion → 1" in gatecast("models").stdout
     assert "version 2 now" in gatecast("models", "promote", model, "2", "--reason", "a test").stdout
-    assert said(gatecast("models", "list", "--json"))[0]["aliases"] == {"champion": 2}
+    assert said(gatecast("models", "list", "--json"))[-1]["aliases"] == {"champion": 2}
     assert "version 1 again" in gatecast("models", "rollback", model).stdout
     rows = [line.split() for line in gatecast("models", "show", model).stdout.splitlines()]
     assert [row[0] for row in rows if "gasoline" in row] == ["2", "1"]

@@ -40,11 +40,12 @@ def server(settings: Settings, tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl here")
 def test_the_main_job_in_curl(server: str) -> None:
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
     script = STRICT + "".join(BLOCKS).replace("http://127.0.0.1:8000", server)
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     for said in (
+        '"name":"base"',  # before anything was trained
         '"frequency":"W-FRI"',  # of the upload
         "event: done",
         '"seasonal_naive"',  # on the version

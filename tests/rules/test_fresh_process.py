@@ -8,19 +8,22 @@ ROOT = Path(__file__).parents[2]
 CODE = """
 import sys
 from app.config import Settings
-from app.db.migrate import migrate
 from app.db.session import Database
+from app.http import ready
 from app.main import create_app
 from fastapi.testclient import TestClient
 
 settings = Settings(data=sys.argv[1])
+settings.store.mkdir(parents=True)
 database = Database(settings.url)
-migrate(database)
+ready.prepare(settings, database)
 database.close()
 with TestClient(create_app(settings)) as client:
     for path in ("/healthz", "/readyz", "/v1/datasets", "/v1/system", "/openapi.json"):
         answer = client.get(path)
         assert answer.status_code == 200, (path, answer.status_code, answer.text)
+    answer = client.post("/v1/forecasts", json={"inputs": [{"key": "a", "target": [1, 2, 3]}], "horizon": 2})
+    assert answer.status_code == 200, answer.text
 print(sorted({"torch", "pandas", "scipy", "matplotlib"} & set(sys.modules)))
 """
 

@@ -12,7 +12,7 @@ import pytest
 from app import store
 from app.config import Settings
 from app.db.session import Database
-from app.services import datasets
+from app.services import datasets, shipped
 from app.services.registry import NewVersion, add_version
 from models import Calendar, Run, Series, TrainConfig, TrainResult
 
@@ -64,6 +64,12 @@ def publish(settings: Settings, database: Database, tiny_version: TrainResult) -
             return add_version(session, new).number
 
     return published
+
+
+@pytest.fixture
+def base(settings: Settings, database: Database) -> None:
+    """The model that comes with the program, as `gatecast migrate` installs it."""
+    assert shipped.install(settings, database) is None
 
 
 @pytest.fixture

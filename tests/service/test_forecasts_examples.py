@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -22,6 +23,7 @@ def examples(app: FastAPI, tags: set[str]) -> Iterator[tuple[str, str, dict[str,
                 yield from ((method, path, body) for body in shown)
 
 
+@pytest.mark.usefixtures("base")
 def test_examples_run(app: FastAPI, client: TestClient, publish: Callable[..., int]) -> None:
     upload = client.post(
         "/v1/datasets/gasoline/revisions", content=DATA.read_bytes(), headers={"Content-Type": "text/csv"}
@@ -59,7 +61,7 @@ def test_every_error_a_route_gives_is_documented(app: FastAPI) -> None:
     expected = {
         ("/v1/forecasts", "post"): {200, 304, 401, 404, 406, 409, 413, 415, 422, 503},
         ("/v1/models/{model}/next", "post"): {200, 401, 404, 406, 409, 413, 415, 422, 503},
-        ("/v1/models/{model}/aliases/{alias}", "put"): {200, 201, 401, 404, 412, 413, 415, 422},
+        ("/v1/models/{model}/aliases/{alias}", "put"): {200, 201, 401, 404, 409, 412, 413, 415, 422},
         ("/v1/models/{model}/aliases/{alias}", "delete"): {204, 401, 404, 409, 412, 422},
         ("/v1/models/{model}/versions/{number}/files/{name}", "get"): {200, 304, 401, 404, 422, 503},
     }

@@ -36,6 +36,7 @@ ORDER = [
     "show_model",
     "list_versions",
     "show_version",
+    "read_card",
     "download",
     "show_alias",
     "move_alias",
@@ -57,7 +58,7 @@ ORDER = [
 
 
 @pytest.fixture
-def seeded(client: TestClient, database: Database, publish: Callable[..., int]) -> TestClient:
+def seeded(client: TestClient, database: Database, publish: Callable[..., int], base: None) -> TestClient:
     """As after `gatecast demo` and a backtest: dataset `gasoline`, and model `fuel` with two versions."""
     upload = {"content": FILE.read_bytes(), "headers": {"Content-Type": "text/csv"}}
     assert client.post("/v1/datasets/gasoline/revisions", **upload).status_code == 201  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from pydantic_core import core_schema
 from app.api.schemas.common import DatasetName, In, ModelReference, Out
 
 MAX_KEY_BYTES = 255
+BASE = "base"  # the model that comes with the server
 
 
 def _one_of(choices: list[core_schema.CoreSchema], message: str) -> GetPydanticSchema:
@@ -84,7 +85,9 @@ class InputIn(In):
         examples=["2025-01-03"],
     )
     target: Values = Field(description='The values, one a step; null or "NaN" where one is missing.')
-    past_covariates: Columns = Field(default={}, description="Column -> one value for each of `target`.")
+    past_covariates: Columns = Field(
+        default={}, description="Column -> one value for each of `target`. `base` ignores covariates, with a warning."
+    )
     future_covariates: Columns = Field(default={}, description="Column -> at least `horizon` values after `target`.")
     static_covariates: dict[str, Cell] = Field(default={}, description="Column -> the series' value.")
 
@@ -92,7 +95,11 @@ class InputIn(In):
 class ForecastIn(_Shape):
     """A question: which model, which series, how far."""
 
-    model: ModelReference
+    model: ModelReference = Field(
+        default=BASE,
+        description="A model: `name` (its champion), `name@alias` or `name/3`. Left out: `base`, which comes with the "
+        "server and forecasts any series from its history alone, untrained.",
+    )
     dataset: DatasetName | None = Field(
         default=None, description="Forecast series of this dataset; else send `inputs`."
     )
@@ -106,10 +113,16 @@ class ForecastIn(_Shape):
         default=None, description="History in the request, instead of `dataset`; ids never seen in training are fine."
     )
     frequency: str | None = Field(
-        default=None, max_length=64, description="Of `inputs`; left out: the one the version was trained on."
+        default=None,
+        max_length=64,
+        description="Of `inputs`, such as h, D, W-FRI or MS; left out: the one the version was trained on. `base` "
+        "needs it beside a `start`; without both, it takes the values as steps without a season.",
+        examples=["D"],
     )
     time_zone: str | None = Field(
-        default=None, max_length=64, description="Of `inputs`; left out: the one the version was trained on."
+        default=None,
+        max_length=64,
+        description="Of `inputs`; left out: the one the version was trained on, UTC for `base`.",
     )
     future_covariates: dict[Key, Columns] = Field(
         default={}, description="For stored series: key -> column -> at least `horizon` values that are not uploaded."

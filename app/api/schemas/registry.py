@@ -34,18 +34,22 @@ class ModelsOut(Out):
 
 
 class VersionOut(Out):
-    """The record of one trained, immutable version."""
+    """The record of one immutable version: trained here, or come with the server."""
 
     model: str
     version: int
     created_at: dt.datetime
-    job: str | None = Field(description="Id of the job that trained it.")
-    dataset: str | None = Field(description="What it was trained on; the name stays when the dataset is gone.")
+    job: str | None = Field(description="Id of the job that trained it; null: it came with the server.")
+    dataset: str | None = Field(
+        description="What it was trained on; the name stays when the dataset is gone. Null: no dataset of this server."
+    )
     revision: int | None
     data_digest: str | None
-    frequency: str
+    frequency: str = Field(description="Of its data; `any`: it answers for every one.")
     time_zone: str
-    config: dict[str, Any] = Field(description="Everything that shaped it, nothing left open.")
+    config: dict[str, Any] = Field(
+        description="Everything that shaped it; null is left open by a version that answers for any frequency."
+    )
     metrics: dict[str, Any] = Field(description="Scores over held-out origins; lower is better but for coverage.")
     baselines: dict[str, Any] = Field(description="The same scores of naive and seasonal-naive.")
     parameters: int
