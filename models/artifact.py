@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,8 +26,9 @@ from models.bases import Base
 from models.calendar import Calendar
 from models.config import TrainConfig
 from models.features import Design
-from models.forecaster import Forecaster, Inputs, Member
+from models.forecaster import AnyMember, Forecaster, Inputs, Member
 from models.inference import FORMAT, GRAPH, MANIFEST, WEIGHTS, read_checked, read_manifest
+from models.shipped import Shipped
 
 LIBRARIES = ("gatecast", "torch", "onnx", "onnxruntime", "safetensors", "numpy")
 REFUSALS = (
@@ -61,7 +63,8 @@ def write_artifact(folder: Path, forecaster: Forecaster, windows: Inputs, facts:
         "format": FORMAT,
         "config": forecaster.config.document(),
         "network": {
-            "bases": [[list(base) for base in one.kinds] for one in forecaster.members if isinstance(one, Member)],
+            "bases": [[list(base) for base in one.kinds] for one in members_of(forecaster)],
+            "pretrained": [_base_facts(one) for one in members_of(forecaster)],
             "parameters": sum(p.numel() for p in forecaster.parameters()),
         },
         "features": design_of(forecaster).document(),
@@ -106,11 +109,16 @@ def load_forecaster(folder: Path) -> Forecaster:
     format."""
     manifest = read_manifest(folder)
     weights = load(read_checked(folder, WEIGHTS, manifest))
-    design = Design.parse(manifest["features"])
-    members = [
-        Member(TrainConfig.parse(one["config"]), tuple(Base(*base) for base in bases), design)
-        for one, bases in zip(manifest["members"], manifest["network"]["bases"], strict=True)
-    ]
+    design, network = Design.parse(manifest["features"]), manifest["network"]
+    members: list[AnyMember[Any]] = []
+    for one, bases, base in zip(
+        manifest["members"], network["bases"], network.get("pretrained", repeat(None)), strict=False
+    ):
+        config = TrainConfig.parse(one["config"])
+        if base is None:
+            members.append(Member(config, tuple(Base(*kind) for kind in bases), design))
+        else:
+            members.append(Shipped.blank(config, tuple(base["seasons"]), tuple(base["levels"])))
     forecaster = Forecaster(TrainConfig.parse(manifest["config"]), members)
     try:
         forecaster.load_state_dict(weights)
@@ -119,11 +127,22 @@ def load_forecaster(folder: Path) -> Forecaster:
     return forecaster.eval()
 
 
+def members_of(forecaster: Forecaster) -> list[AnyMember[Any]]:
+    """Its members, by their type."""
+    return [member for member in forecaster.members if isinstance(member, AnyMember)]
+
+
+def _base_facts(member: AnyMember[Any]) -> dict[str, Any] | None:
+    """What the manifest says of a member that is the pre-trained base; None of a network from nothing."""
+    if not isinstance(member, Shipped):
+        return None
+    return {"seasons": list(member.seasons), "levels": list(member.network.levels)}
+
+
 def design_of(forecaster: Forecaster) -> Design:
-    """The columns that a forecaster reads beside the target: the same for all its members."""
-    member = forecaster.members[0]
-    assert isinstance(member, Member)
-    return member.design
+    """The columns that a forecaster reads beside the target: the same for all its members but the pre-trained base,
+    which reads none."""
+    return max((member.design for member in members_of(forecaster)), key=bool)
 
 
 def export(forecaster: Forecaster, windows: Inputs) -> bytes:
@@ -184,8 +203,7 @@ def _difference(forecaster: Forecaster, session: Any, windows: Inputs) -> float:
     inputs = named(windows)
     with torch.no_grad():
         expected = forecaster(**inputs)
-        members = [member for member in forecaster.members if isinstance(member, Member)]
-        scale = torch.stack([member.prepare(windows)[0].unit for member in members]).amax(0)
+        scale = torch.stack([member.prepare(windows)[0].unit for member in members_of(forecaster)]).amax(0)
     found = torch.from_numpy(session.run(None, {name: part.numpy() for name, part in inputs.items()})[0])
     if found.shape != expected.shape or not found.isfinite().all():
         return math.inf

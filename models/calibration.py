@@ -6,12 +6,13 @@ and how much neighbouring steps of a sample path have in common."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.forecaster import Forecaster, Member, inputs_of, middle, mirrored
+from models.forecaster import AnyMember, Forecaster, inputs_of, middle, mirrored
 from models.quantiles import scores_of
 from models.windows import Panel
 
@@ -32,7 +33,7 @@ class Mixture:
     """Members, their shares (member,), the loss of each (member,) and of all together, the skew (see `evened`) and the
     stretch (horizon, level) of the mix and what its neighbouring steps have in common."""
 
-    members: Sequence[Member]
+    members: Sequence[AnyMember[Any]]
     shares: Array
     losses: Array
     loss: float
@@ -53,10 +54,29 @@ class Judges:
     seen: bool
     levels: tuple[float, ...]
 
-    def mixture(self, members: Sequence[Member]) -> Mixture:
+    @property
+    def count(self) -> float:
+        """The number of windows without what they share."""
+        which, ends = self.windows
+        horizon = self.truth.shape[1]
+        cells = (self.panel.firsts[which] + ends)[:, None] + np.arange(horizon)
+        return len(np.unique(cells[np.isfinite(self.truth)])) / horizon
+
+    def mixture(self, members: Sequence[AnyMember[Any]]) -> Mixture:
         """The best of `members` averaged and calibrated."""
-        quantiles = ask(members, self.panel, self.windows)
-        shares, losses = choose(quantiles, self.truth, self.units, self.levels)
+        quantiles = self.asked(members)
+        return self.calibrated(members, quantiles, choose(quantiles, self.truth, self.units, self.levels)[0])
+
+    def asked(self, members: Sequence[AnyMember[Any]]) -> Array:
+        """Each member's quantiles for the windows, (member, window, horizon, level)."""
+        return ask(members, self.panel, self.windows)
+
+    def losses(self, quantiles: Array) -> Array:
+        """The loss (member,) of each member's `quantiles` (member, window, horizon, level)."""
+        return np.array([loss_of(own, self.truth, self.units, self.levels) for own in quantiles])
+
+    def calibrated(self, members: Sequence[AnyMember[Any]], quantiles: Array, shares: Array) -> Mixture:
+        """The `members`, which forecast `quantiles`, averaged by their `shares` (member,) and calibrated."""
         plain = np.tensordot(shares, quantiles, axes=1)
         tried: list[tuple[float, float, Array]] = []
         for skew in SKEWS if mirrored(self.levels) else (1.0,):
@@ -65,9 +85,16 @@ class Judges:
             tried.append((self._loss(mixed, widen), skew, widen))
         loss, skew, widen = min(tried, key=lambda one: one[0])
         link = dependence(evened(plain, skew, self.levels), self.truth, self.levels)
-        return Mixture(members, shares, losses, loss, skew, widen, link)
+        return Mixture(members, shares, self.losses(quantiles), loss, skew, widen, link)
 
-    def taken(self, members: Sequence[Member], shares: Array, version: Forecaster, link: float) -> Mixture:
+    def untouched(self, members: Sequence[AnyMember[Any]], quantiles: Array, shares: Array) -> Mixture:
+        """The same with the members' own intervals."""
+        plain = np.tensordot(shares, quantiles, axes=1)
+        widen = np.ones((self.truth.shape[1], len(self.levels)))
+        link = dependence(plain, self.truth, self.levels)
+        return Mixture(members, shares, self.losses(quantiles), self._loss(plain, widen), 1.0, widen, link)
+
+    def taken(self, members: Sequence[AnyMember[Any]], shares: Array, version: Forecaster, link: float) -> Mixture:
         """`members` with the shares given, calibrated as `version` is, and the dependence given."""
         skew, widen, shares = float(version.skew), version.stretch.numpy(), shares / shares.sum()
         quantiles = ask(members, self.panel, self.windows)
@@ -81,7 +108,7 @@ class Judges:
         return loss_of(centre + (mixed - centre) * widen, self.truth, self.units, self.levels)
 
 
-def ask(members: Sequence[Member], panel: Panel, windows: tuple[Ints, Ints]) -> Array:
+def ask(members: Sequence[AnyMember[Any]], panel: Panel, windows: tuple[Ints, Ints]) -> Array:
     """Each member's quantiles for `windows` (which, ends), (member, window, horizon, level) in the data's units."""
     which, ends = windows
     context = max(member.config.context or 1 for member in members)

@@ -53,6 +53,7 @@ class TrainConfig:
     members: int | None = None  # networks whose forecasts are averaged
     calendar: bool | None = None  # feed the place in the day, week and year on the local calendar
     covariates: bool | None = None  # feed the dataset's covariates, where it has any
+    pretrained: bool | None = None  # the base that ships with the package: alone, left out, or as held-out steps say
     unfrozen: Unfrozen = "all"  # what a warm start goes on learning
     seed: int = 0
     minimum: float | None = None

@@ -6,6 +6,7 @@ score."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.covariates import Store
-from models.forecaster import Inputs, Member, Prepared, middle
+from models.forecaster import AnyMember, Inputs, Member, Prepared, Ready, middle
 from models.metrics import naive_scale
 from models.scaling import Scaled
 from models.windows import Panel, Sampler, spare
@@ -34,7 +35,7 @@ class Batch:
     window's weight (batch, 1), all float32. Features come later (`Course.ready`): for a whole pool they are large.
     `places` (batch, 3) is where they are found, `blind` (batch, category) what is not to be known of them."""
 
-    ready: Prepared
+    ready: Ready
     target: Tensor
     known: Tensor
     weight: Tensor
@@ -53,7 +54,7 @@ class Course:
     `until`. Windows are prepared where the panel's values lie: on the device, or on the CPU for MPS, which has no
     float64."""
 
-    def __init__(self, member: Member, panel: Panel, limits: Ints, until: Ints, device: torch.device) -> None:
+    def __init__(self, member: AnyMember[Any], panel: Panel, limits: Ints, until: Ints, device: torch.device) -> None:
         config = member.config
         self.config, self.panel, self.limits, self.until, self.device = config, panel, limits, until, device
         self.store = torch.device("cpu") if device.type == "mps" else device
@@ -94,12 +95,15 @@ class Course:
         places = None if self.beside is None else self.beside.places(which, ends).to(self.device)
         return Batch(ready.narrow(self.device), target, known, weight, places)
 
-    def ready(self, batch: Batch) -> Prepared:
+    def ready(self, batch: Batch) -> Ready:
         """What the network gets of a batch, features included."""
-        if self.beside is None or batch.places is None:
-            return batch.ready
-        features, static = self.beside.gather(batch.places, batch.ready.mask, batch.blind)
-        return replace(batch.ready, features=features, static=static)
+        return batch.ready if batch.places is None else self._beside(batch.ready, batch.places, batch.blind)
+
+    def _beside(self, ready: Ready, places: Tensor, blind: Tensor | None) -> Ready:
+        if self.beside is None or not isinstance(ready, Prepared):
+            return ready
+        features, static = self.beside.gather(places, ready.mask, blind)
+        return replace(ready, features=features, static=static)
 
     def pool(self, seed: int) -> Batch:
         """Windows to learn from, `pooled` of them, some with steps taken away: prepared at once, which costs a fifth of
@@ -117,36 +121,36 @@ class Course:
 
     def loss(self, batch: Batch) -> Tensor:
         """The head's loss over known targets and windows, in scaled units, weighted."""
-        ready = self.ready(batch)
-        raw, base = self.member.raw(ready)
-        losses = self.member.head.loss(raw, base, batch.target, ready.shift, ready.scale)
+        losses = self.member.losses(self.ready(batch), batch.target)
         counted = batch.known * batch.weight
         return (losses * counted).sum() / counted.sum().clamp_min(1e-6)
 
     def start(self, random: np.random.Generator) -> None:
         """Make the untrained forecaster a fair one, from windows to learn from (it stays as it is where there are
-        none): each base weighs by the inverse fourth power of its mean error at each step ahead, beside what its
-        errors inside the window say, and the quantiles lie around that mix as the truth did. The median's offset stays
-        0."""
-        if not len(self.sampler.which):
+        none, and the pre-trained base does): each base weighs by the inverse fourth power of its mean error at each
+        step ahead, beside what its errors inside the window say, and the quantiles lie around that mix as the truth
+        did. The median's offset stays 0."""
+        member = self.member
+        if not len(self.sampler.which) or not isinstance(member, Member):
             return
         which, ends = self.sampler.draw(random, STARTED_FROM)
         batch = self.batch(which, ends, self.limits)
         counts = (batch.known > 0) & (batch.ready.scale > 0)
-        bases = batch.ready.bases  # (window, horizon, base)
-        errors = torch.where(counts[..., None], (batch.target[..., None] - bases).abs(), torch.nan)
+        ready = self.ready(batch)
+        assert isinstance(ready, Prepared)
+        errors = torch.where(counts[..., None], (batch.target[..., None] - ready.bases).abs(), torch.nan)
         errors = errors * batch.weight[..., None]
         mean = errors.nanmean(0).nan_to_num(1.0).clamp_min(1e-6)  # (horizon, base)
         with torch.no_grad():
-            logits = -4.0 * mean.log() if not self.member.bases.smooth else torch.zeros_like(mean)
-            blank = torch.zeros(mean.shape[0], self.member.head.outputs, device=self.device)
-            self.member.network.start_from(blank, logits)
-            missed = torch.where(counts, batch.target - self.member.raw(self.ready(batch))[1], torch.nan)
+            logits = -4.0 * mean.log() if not member.bases.smooth else torch.zeros_like(mean)
+            blank = torch.zeros(mean.shape[0], member.head.outputs, device=self.device)
+            member.network.start_from(blank, logits)
+            missed = torch.where(counts, batch.target - member.raw(ready)[1], torch.nan)
             levels = torch.tensor(self.config.quantiles, device=self.device)
             found = torch.nanquantile(missed, levels, dim=0).T  # (horizon, level)
             found = torch.where(found.isnan(), found.nanmean(0), found).nan_to_num(0.0)
             place = middle(self.config.quantiles)
-            self.member.network.start_from(self.member.head.begin(found - found[:, place : place + 1]), logits)
+            member.network.start_from(member.head.begin(found - found[:, place : place + 1]), logits)
 
     def examined(self) -> tuple[Ints, Ints]:
         """The windows that are looked at while training: (which, ends). A horizon apart from each series' limit on; few
@@ -167,7 +171,7 @@ class Course:
         nothing to score."""
         which, ends = self.examined()
         parts = np.array_split(np.arange(len(which)), -(-len(which) // 1024)) if len(which) else []
-        asked: list[tuple[Prepared, Scaled, Tensor, Tensor, Tensor]] = []
+        asked: list[tuple[Ready, Scaled, Tensor, Tensor, Tensor]] = []
         for part in parts:
             inputs, truth, known = self.windows(which[part], ends[part], self.until)
             ready, scaled = self.member.prepare(inputs)
@@ -176,8 +180,7 @@ class Course:
             ready = ready.narrow(self.device)
             if self.beside is not None:
                 places = self.beside.places(which[part], ends[part]).to(self.device)
-                features, static = self.beside.gather(places, ready.mask, None)
-                ready = replace(ready, features=features, static=static)
+                ready = self._beside(ready, places, None)
             asked.append((ready, scaled, truth, known, units.to(self.store)))
         levels = torch.tensor(self.config.quantiles, dtype=torch.float64, device=self.store)
         place = middle(self.config.quantiles)
@@ -206,7 +209,8 @@ def joined(parts: list[Batch]) -> Batch:
         found = [getattr(part.ready, name) for part in parts]
         return None if found[0] is None else torch.cat(found)
 
-    ready = Prepared(**{field.name: of(field.name) for field in fields(Prepared)})  # pyright: ignore
+    kind = type(parts[0].ready)
+    ready = kind(**{field.name: of(field.name) for field in fields(kind)})  # pyright: ignore
     names = ("target", "known", "weight") if parts[0].places is None else ("target", "known", "weight", "places")
     return Batch(ready, *(torch.cat([getattr(part, name) for part in parts]) for name in names))
 

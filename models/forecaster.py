@@ -6,7 +6,7 @@ members are what is trained."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -43,62 +43,101 @@ def inputs_of(panel: Panel, windows: tuple[Ints, Ints], sizes: tuple[int, int], 
     """The raw windows (which, ends) of a panel; `sizes` are context and horizon, `design` what is read beside the
     target."""
     context, horizon = sizes
-    values = panel.cut(*windows, context, 0)
+    there = min(context, int(panel.firsts[0]))  # steps farther back would be another series', or none
+    before = ((0, 0), (context - there, 0))
+    values = np.pad(panel.cut(*windows, there, 0), before, constant_values=np.nan)
     present = ~np.isnan(values)
     parts: list[Tensor | None] = [None, None]
     if panel.beside is not None:
-        found = panel.beside.part(design).cut(panel, windows, context, horizon)
-        parts = [torch.from_numpy(part) if part.shape[-1] else None for part in found]
+        features, static = panel.beside.part(design).cut(panel, windows, there, horizon)
+        features = np.pad(features, (*before, (0, 0)), constant_values=np.nan)
+        parts = [torch.from_numpy(part) if part.shape[-1] else None for part in (features, static)]
     return Inputs(torch.from_numpy(np.where(present, values, 0.0)), torch.from_numpy(present).float(), *parts)
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Ready:
+    """Windows made ready for a member: `shift`, `scale` and `unit` (batch, 1) of `Scaled`, a constant window's scale is
+    0, and what else the member reads."""
+
+    shift: Tensor
+    scale: Tensor
+    unit: Tensor
+
+    def narrow(self, device: torch.device) -> Self:
+        """All of it in float32 on a device: exact enough to learn from, and MPS knows no float64."""
+        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        narrowed: dict[str, Any] = {n: part if part is None else _narrow(part, device) for n, part in parts.items()}
+        return type(self)(**narrowed)
+
+    def rows(self, which: Tensor) -> Self:
+        """Some of the windows."""
+        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        chosen: dict[str, Any] = {name: part if part is None else part[which] for name, part in parts.items()}
+        return type(self)(**chosen)
+
+
+@dataclass(frozen=True)
+class Prepared(Ready):
     """Windows made ready for a network: `context` and `mask` (batch, time) float32, `bases` (batch, horizon, base) in
-    scaled units, `doubts` (batch, base) the logarithm of their errors inside the window, `shift`, `scale` and `unit`
-    (batch, 1) of `Scaled`. A constant window's scale is 0. `features` (batch, time + horizon, plain) and `static`
-    (batch, plain) as the encoder's `plain` gives them."""
+    scaled units, `doubts` (batch, base) the logarithm of their errors inside the window. `features` (batch, time +
+    horizon, plain) and `static` (batch, plain) as the encoder's `plain` gives them."""
 
     context: Tensor
     mask: Tensor
     bases: Tensor
     doubts: Tensor
-    shift: Tensor
-    scale: Tensor
-    unit: Tensor
     features: Tensor | None = None
     static: Tensor | None = None
-
-    def narrow(self, device: torch.device) -> "Prepared":
-        """All of it in float32 on a device: exact enough to learn from, and MPS knows no float64."""
-        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        narrowed: dict[str, Any] = {n: part if part is None else _narrow(part, device) for n, part in parts.items()}
-        return Prepared(**narrowed)
-
-    def rows(self, which: Tensor) -> "Prepared":
-        """Some of the windows."""
-        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        chosen: dict[str, Any] = {name: part if part is None else part[which] for name, part in parts.items()}
-        return Prepared(**chosen)
 
 
 def _narrow(part: Tensor, device: torch.device) -> Tensor:
     return (part.float() if part.is_floating_point() else part).to(device)
 
 
-class Member(nn.Module):
+R = TypeVar("R", bound=Ready)
+
+
+class AnyMember(nn.Module, Generic[R]):
+    """One of the forecasts that a version is the mean of. `config` is complete, `kinds` are the plain forecasts that it
+    corrects, `design` is what it reads beside the target. One that is `floored` forecasts nothing below 0 where the
+    window has nothing there."""
+
+    floored = False
+
+    def __init__(self, config: TrainConfig, kinds: tuple[Base, ...], design: Design) -> None:
+        super().__init__()
+        self.config, self.kinds, self.design = config, kinds, design
+        self.beside = Encoder(design) if design else None
+
+    def prepare(self, inputs: Inputs) -> tuple[R, Scaled]:
+        """Make windows ready, and say how they are scaled."""
+        raise NotImplementedError
+
+    def scaled_quantiles(self, ready: R) -> Tensor:
+        """Quantiles in scaled units, (batch, horizon, level), without bounds."""
+        raise NotImplementedError
+
+    def losses(self, ready: R, target: Tensor) -> Tensor:
+        """What is learned from: (batch, horizon) of a scaled `target` alike."""
+        raise NotImplementedError
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Quantiles in the data's units, (batch, horizon, level) float64, never decreasing along levels."""
+        ready, scaled = self.prepare(inputs)
+        return scaled.undo(self.scaled_quantiles(ready).to(inputs.context.dtype))
+
+
+class Member(AnyMember[Prepared]):
     """Scaling, bases, network and head of one network. `config` is complete; a base's period is at most the context;
     `design` is what it reads beside the target."""
 
     def __init__(self, config: TrainConfig, bases: tuple[Base, ...], design: Design | None = None) -> None:
-        super().__init__()
+        super().__init__(config, bases, design or Design())
         shape = network_shape(config)
-        self.config, self.kinds = config, bases
         self.reads = config.read or config.context or 1
         self.bases = Bases(bases, config.context or 1, shape.horizon)
         self.head = make_head(config.head or "quantile", config.quantiles)
-        self.design = design or Design()
-        self.beside = Encoder(self.design) if self.design else None
         sizes: dict[str, Any] = {"outputs": self.head.outputs, "bases": self.bases.count}
         if self.beside is not None:
             sizes |= {"features": self.beside.width, "static": self.beside.static_width}
@@ -113,7 +152,7 @@ class Member(nn.Module):
         scaled = self._scaled(context, mask)
         values = scaled.apply(context) * mask
         bases, doubts = self.bases(values, mask)
-        ready = Prepared(values.float(), mask.float(), bases, doubts, scaled.shift, scaled.scale, scaled.unit)
+        ready = Prepared(scaled.shift, scaled.scale, scaled.unit, values.float(), mask.float(), bases, doubts)
         if self.beside is not None:
             steps = length + int(bases.shape[1])
             features = None if inputs.features is None else self.beside.plain(inputs.features[:, -steps:], mask)
@@ -149,22 +188,22 @@ class Member(nn.Module):
         raw, base = self.raw(ready)
         return self.head.quantiles(raw, base, ready.shift, ready.scale)
 
-    def forward(self, inputs: Inputs) -> Tensor:
-        """Quantiles in the data's units, (batch, horizon, level) float64, never decreasing along levels."""
-        ready, scaled = self.prepare(inputs)
-        return scaled.undo(self.scaled_quantiles(ready).to(inputs.context.dtype))
+    def losses(self, ready: Prepared, target: Tensor) -> Tensor:
+        """The head's losses (batch, horizon) of a scaled `target` alike."""
+        raw, base = self.raw(ready)
+        return self.head.loss(raw, base, target, ready.shift, ready.scale)
 
 
 class Forecaster(nn.Module):
     """What a version computes: the weighted mean of its members' quantiles, their distances from the median evened out
-    (see `evened`) and stretched as the held-out steps asked for, within the bounds. `config` is the version's,
-    complete."""
+    (see `evened`) and stretched as the held-out steps asked for, within the bounds; with a member that is `floored`,
+    not below 0 where the window is not. `config` is the version's, complete."""
 
     shares: Tensor
     skew: Tensor
     stretch: Tensor
 
-    def __init__(self, config: TrainConfig, members: Sequence[Member]) -> None:
+    def __init__(self, config: TrainConfig, members: Sequence[AnyMember[Any]]) -> None:
         super().__init__()
         self.config = config
         self.members = nn.ModuleList(members)
@@ -190,6 +229,9 @@ class Forecaster(nn.Module):
         if mirrored(self.config.quantiles):
             away = away * (1.0 + self.skew) / 2.0 - away.flip(-1) * (1.0 - self.skew) / 2.0
         quantiles = centre + away * self.stretch
+        if any(member.floored for member in self.members):
+            least = torch.where(mask > 0, context, 0.0).amin(1)[:, None, None]
+            quantiles = torch.where(least >= 0, quantiles.clamp_min(0.0), quantiles)
         low, high = self.config.minimum, self.config.maximum
         return quantiles if low is None and high is None else quantiles.clamp(low, high)
 

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.artifact import load_forecaster
+from models.artifact import load_forecaster, members_of
 from models.calibration import Judges, Mixture
 from models.config import TrainConfig
 from models.course import Course
-from models.forecaster import Forecaster, Member
+from models.forecaster import AnyMember, Forecaster, Member
 from models.inference import WEIGHTS, read_manifest
+from models.shipped import Shipped
 from models.warm import ANEW, FREE
 from models.windows import Panel
 
@@ -65,14 +66,17 @@ class Parent:
         configs = [
             member.config.replace(**said, seed=config.seed + place) for place, member in enumerate(self._members())
         ]
-        learned = [member.config.steps != 0 for member in self._members()]  # one that never learned goes on so
-        return [one if learns else one.replace(steps=0) for one, learns in zip(configs, learned, strict=True)]
+        return [_as_it_learned(member, one) for member, one in zip(self._members(), configs, strict=True)]
 
-    def member(self, place: int, config: TrainConfig) -> Member:
+    def member(self, place: int, config: TrainConfig) -> AnyMember[Any]:
         """A copy of one of its networks to learn on with a config of `configs`: what is to stay as it is asks for no
         gradient. Scaling, bases and what covariates are standardised by are the version's."""
         member = copy.deepcopy(self._members()[place]).train()
         member.config = config
+        if isinstance(member, Shipped):
+            member.freeze(config.unfrozen if config.steps else "nothing")
+        if not isinstance(member, Member):
+            return member
         member.network.shape = dataclasses.replace(member.network.shape, truncate=config.truncate)
         learned = {id(parameter) for parameter in member.network.unfrozen(config.unfrozen)}
         learned |= {id(parameter) for parameter in (member.trust, *member.head.parameters())}
@@ -80,7 +84,7 @@ class Parent:
             parameter.requires_grad_(config.unfrozen == "all" or id(parameter) in learned)
         return member
 
-    def course(self, member: Member, panel: Panel, learned: Ints, until: Ints, device: torch.device) -> Course:
+    def course(self, member: AnyMember[Any], panel: Panel, learned: Ints, until: Ints, device: torch.device) -> Course:
         """A course that goes on with a `member`; the rest as in `Course`."""
         return WarmCourse(member, panel, learned, until, device)
 
@@ -99,5 +103,16 @@ class Parent:
             return found, True, [*reasons, f"warm start: what was learned is kept ({figures})."]
         return own, False, [f"warm start: the weights of {self.name} stay, nothing learned was better ({figures})."]
 
-    def _members(self) -> list[Member]:
-        return [member for member in self.forecaster.members if isinstance(member, Member)]
+    def _members(self) -> list[AnyMember[Any]]:
+        return members_of(self.forecaster)
+
+
+def _as_it_learned(member: AnyMember[Any], config: TrainConfig) -> TrainConfig:
+    """The config to learn on with: a member that never learned goes on so, the base moves as little as it did."""
+    before = member.config
+    if before.steps == 0:
+        return config.replace(steps=0)
+    if not isinstance(member, Shipped):
+        return config
+    rate = min(config.learning_rate or 1.0, before.learning_rate or 1.0)
+    return config.replace(learning_rate=rate, unfrozen=before.unfrozen)

@@ -7,11 +7,13 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from models.adapting import Base, Based, assembled, base_for, judged, weigh
 from models.artifact import calendar_facts, design_of, write_artifact, write_manifest
 from models.backtesting import backtest
 from models.calendar import Calendar
@@ -20,15 +22,15 @@ from models.config import BacktestPlan, Progress, Run, TrainConfig, TrainResult
 from models.course import Course
 from models.device import pick, threads_for
 from models.features import beside, offer, recoded
-from models.forecaster import Forecaster, Member, inputs_of
-from models.inference import open_artifact
+from models.forecaster import AnyMember, Forecaster, inputs_of
+from models.inference import BASE, open_artifact, read_manifest
 from models.learning import State, learn
 from models.parent import Parent
 from models.presets import Facts, complete, members_of, options
 from models.search import Material, part_of, try_options
 from models.series import Column, Series
 from models.splits import split
-from models.warm import continued, gentler
+from models.warm import continued, from_base, gentler
 from models.windows import Panel
 
 
@@ -41,47 +43,89 @@ def train(
     The last steps of each series (`windows.held`) are held out for the scores: never learned from nor looked at. The
     steps before them choose options, stop the learning and calibrate the intervals (`splits`). The same series, config,
     seed and device give the same weights, also when the run was stopped and resumed. With `run.start` the networks of
-    that version are learned on (`warm`), and it is published anew if nothing learned beats it. Raises ValueError when
-    no series has two known values, the config asks for what values below 0 do not fit, or the version to start from
-    does not fit, Stopped when `run.should_stop` says so."""
+    that version are learned on (`warm`), and it is published anew if nothing learned beats it. Else the base that ships
+    with the package is a candidate, unless the config asks for a network of its own (`adapting`). Raises ValueError
+    when no series has two known values, the config asks for what values below 0 do not fit, or the version to start
+    from does not fit, Stopped when `run.should_stop` says so."""
     began = time.monotonic()
     device = pick(run.device)
     usable = [one for one in series if np.count_nonzero(~np.isnan(one.target)) >= 2]
     if not usable:
         raise ValueError(f"series: expected at least one with two known values, got none in {len(series)}")
     _refuse_negative(config, usable)
-    parent = None if run.start is None else Parent.load(run.start, run.lineage.get("warm_start_from", "the version"))
-    asked = config if parent is None else continued(config, parent.manifest, calendar.frequency)
+    sources = Sources.of(config, calendar, run)
+    asked, parent, base, alone = sources.asked, sources.parent, sources.base, sources.alone
     known = Facts.of(calendar, usable)
     full, reasons = complete(asked, known)
     if parent is not None:
         full, reasons = gentler(asked, full, parent.manifest, reasons | {"start": parent.said(full)})
-    longest = max(one.context or 1 for one in members_of(asked, full, known, ()))
-    panel = Panel.of(usable, max(longest, full.horizon or 1))
-    name = fingerprint(usable) + (parent.weights if parent else "")
-    material = Material(usable, panel, calendar, device, name, split(panel.lengths, full.horizon or 1), parent)
-    offered = "calendar" in options(asked, full, known)
-    material, full, missing = with_features(material, columns, full, offered)
-    tried, done = dict[str, str](), 0
+    full = full.replace(pretrained=False)  # each network's own; the base says otherwise
+    bases = [] if base is None else base.configs(asked, full, int(known.lengths.max()))
+    longest = 1 if alone else max(one.context or 1 for one in members_of(asked, full, known, ()))
+    panel = Panel.of(usable, max(longest, full.horizon or 1, *(one.context or 1 for one in bases)))
+    name, parts = fingerprint(usable) + sources.weights, split(panel.lengths, full.horizon or 1)
+    material: Material = Based(usable, panel, calendar, device, name, parts, parent, base)
+    if not alone:
+        offered = "calendar" in options(asked, full, known)
+        material, full, missing = with_features(material, columns, full, offered)
+        reasons |= missing
+    configs, done = list[TrainConfig](), 0
     with threads_for((full.batch or 1) * (full.hidden or 1)):
-        if parent is None:
+        if parent is not None:
+            configs = parent.configs(full)
+        elif not alone:
             options_found = try_options(material, full, asked, known, run)
-            full, tried, done = options_found.config, options_found.reasons, options_found.done
+            full, done = options_found.config, options_found.done
+            reasons |= options_found.reasons
             configs = members_of(asked, full, known, options_found.scalings)
             full = full.replace(context=longest)
-        else:
-            configs = parent.configs(full)
-        forecaster, found = fit(material, full, configs, run, done)
+        forecaster, found = fit(material, full, [*configs, *bases], run, done)
+    if base is not None and not found["networks"]:
+        reasons = base.reasons(config, known, reasons)
     facts = {
         "calendar": calendar_facts(calendar),
         "dependence": found["dependence"],
         "taught": found["taught"],
+        "judged": found["judged"],
         "members": found["members"],
-        "reasons": [*(reasons | missing | tried).values(), *found["reasons"]],
+        "reasons": [*reasons.values(), *filter(None, [sources.missing]), *found["reasons"]],
         "lineage": dict(run.lineage),
         "device": device.type,
     }
     return _publish(forecaster, material, run, facts, time.monotonic() - began + found["earlier"])
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a run starts from: the config with what is taken over, a version to learn on, or the base where it is a
+    candidate or all there is (`alone`); `missing` says why it is not though it should be."""
+
+    asked: TrainConfig
+    parent: Parent | None = None
+    base: Base | None = None
+    missing: str = ""
+
+    @classmethod
+    def of(cls, config: TrainConfig, calendar: Calendar, run: Run) -> "Sources":
+        """Those of a run. Raises ValueError where the version or the base to start from does not fit."""
+        if run.start is None:
+            asked = from_base(config) if config.pretrained else config
+            return cls(asked, None, *base_for(asked, calendar, None, "the base"))
+        named = run.lineage.get("warm_start_from", "the version")
+        manifest = read_manifest(run.start)
+        asked = continued(config, manifest, calendar.frequency)
+        if manifest.get("kind") == BASE:
+            return cls(asked, None, *base_for(asked, calendar, run.start, named))
+        return cls(asked, Parent.load(run.start, named))
+
+    @property
+    def alone(self) -> bool:
+        return self.base is not None and bool(self.asked.pretrained)
+
+    @property
+    def weights(self) -> str:
+        """What their weights are, for checkpoints to be told apart."""
+        return "".join(one.weights for one in (self.parent, self.base) if one)
 
 
 def _refuse_negative(config: TrainConfig, series: Sequence[Series]) -> None:
@@ -129,7 +173,7 @@ def fit(
     split = material.split
     total = done + sum(one.steps or 0 for one in configs) * (2 if split.again else 1)
     states: list[State] = []
-    members: list[Member] = []
+    members: list[AnyMember[Any]] = []
     course: Course | None = None
     for place, one in enumerate(configs):
         course = material.course(one, split.learned, split.judged, place)
@@ -140,7 +184,11 @@ def fit(
         done += one.steps or 0
     assert course is not None
     judges = material.judges(course.examined(), config)  # all members look at the same
-    mixture, better, reasons = judges.mixture(members), True, list[str]()
+    better, reasons = True, list[str]()
+    if isinstance(material, Based) and material.base is not None:
+        mixture, reasons = weigh(judges, members, [state.best_step for state in states], material.base)
+    else:
+        mixture = judges.mixture(members)
     if material.parent is not None:
         mixture, better, reasons = material.parent.weighed(mixture, judges)
     members = list(mixture.members)
@@ -154,23 +202,36 @@ def fit(
         members[place] = course.member
         done += configs[place].steps or 0
     run.on_progress(Progress(total, total, "writing the version", checkpoint=total))
-    batch = min(state.batch for state in states)
-    if batch < (config.batch or 1):
-        reasons.append(f"batch {batch}: the device's memory was too small for {config.batch} windows at once.")
-    forecaster = Forecaster(config.replace(batch=batch), [members[place] for place in counted])
+    batch, cramped = _fitting(config, configs, states)
+    forecaster = assembled(config.replace(batch=batch), [members[place] for place in counted])
     forecaster.shares.copy_(torch.from_numpy(mixture.shares[counted] / mixture.shares.max()))
     forecaster.skew.fill_(mixture.skew)
     forecaster.stretch.copy_(torch.from_numpy(mixture.stretch))
     return forecaster, {
         "dependence": mixture.dependence,
         "members": [_told(members[place], mixture, place, states if better else []) for place in counted],
-        "reasons": reasons,
+        "reasons": [*reasons, *cramped],
+        "judged": judged(mixture.members, mixture),
+        "networks": sum(not configs[place].pretrained for place in counted),
         "taught": material.taught(again),
         "earlier": sum(state.earlier for state in states),
     }
 
 
-def _told(member: Member, mixture: Mixture, place: int, states: Sequence[State]) -> dict[str, Any]:
+def _fitting(config: TrainConfig, configs: Sequence[TrainConfig], states: Sequence[State]) -> tuple[int, list[str]]:
+    """The batch that the version's networks of `configs` could be learned with, and sentences where it is less than
+    asked for."""
+    found = sorted({(one.batch or 1, state.batch) for one, state in zip(configs, states, strict=True)})
+    reasons = [
+        f"batch {batch}: the device's memory was too small for {asked} windows at once."
+        for asked, batch in found
+        if batch < asked
+    ]
+    own = config.batch or 1
+    return min((batch for asked, batch in found if asked == own), default=own), reasons
+
+
+def _told(member: AnyMember[Any], mixture: Mixture, place: int, states: Sequence[State]) -> dict[str, Any]:
     """What the manifest says of a member: `states` are those of the learning, none where an older one stays."""
     loss, config = float(mixture.losses[place]), member.config
     if states:
