@@ -4,7 +4,9 @@ Three stages, so that each can be timed and no transaction is open while a model
 answers), `read_…` (the series), `answer` (one batched forward). What leaves is made by `forecast_answers`.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,6 +32,8 @@ from app.services.registry import resolve
 from models import Calendar, Forecast, Note, OpenArtifact, Series
 
 STEP = "step"
+PART = 512  # series computed at a time
+THREADS = min(8, os.cpu_count() or 1)
 MAX_VALUES = 20_000_000  # numbers in one answer; more is work for a job
 
 
@@ -210,8 +214,7 @@ def append(session: Session, chosen: Chosen, dataset: str, points: Sequence[Arri
 def answer(chosen: Chosen, read: Read, shape: Shape) -> Answer:
     """One batched forecast of everything read; needs no session."""
     opened = chosen.on(read.calendar)
-    with np.errstate(over="ignore", invalid="ignore"):  # values near the end of float64: noted below
-        forecast = opened.forecast(read.series, shape.horizon, shape.levels, shape.samples)
+    forecast = _computed(opened, read.series, shape)
     if opened.any_frequency:
         forecast = _held(forecast, read.series, opened.context)
     notes = [*read.notes, *forecast.notes]
@@ -236,6 +239,35 @@ def answer(chosen: Chosen, read: Read, shape: Shape) -> Answer:
         dated=read.dated,
         forecast=forecast,
         notes=notes,
+    )
+
+
+def _computed(opened: OpenArtifact, series: Sequence[Series], shape: Shape) -> Forecast:
+    """The forecast of all series; of many, parts at once in threads, for the graph leaves the interpreter free. A
+    series' forecast does not depend on its company, so the parts are those of the whole."""
+
+    @np.errstate(over="ignore", invalid="ignore")  # values near the end of float64: noted by the caller
+    def forecast(part: Sequence[Series]) -> Forecast:
+        return opened.forecast(part, shape.horizon, shape.levels, shape.samples)
+
+    if len(series) <= PART:
+        return forecast(series)
+    with ThreadPoolExecutor(THREADS) as pool:
+        parts = list(pool.map(forecast, [series[at : at + PART] for at in range(0, len(series), PART)]))
+    samples = [part.samples for part in parts if part.samples is not None]
+    places: dict[tuple[str, str], list[int]] = {}
+    for number, part in enumerate(parts):
+        for note in part.notes:
+            found = places.setdefault((note.code, note.message), [])
+            found += [number * PART + place for place in note.series]
+    return Forecast(
+        keys=[one.key for one in series],
+        origins=np.concatenate([part.origins for part in parts]),
+        levels=parts[0].levels,
+        mean=np.concatenate([part.mean for part in parts]),
+        quantiles=np.concatenate([part.quantiles for part in parts]),
+        samples=np.concatenate(samples) if samples else None,
+        notes=tuple(Note(code, text, tuple(found)) for (code, text), found in places.items()),
     )
 
 

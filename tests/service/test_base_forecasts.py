@@ -168,11 +168,16 @@ def test_many_are_answered_as_each_alone(client: TestClient) -> None:
     inputs = [
         {"key": f"s{place}", "target": [float(place % 50 + step % 12) for step in range(30)]} for place in range(600)
     ]
-    rows = ask(client, inputs=inputs, frequency="MS", horizon=4)["forecasts"]
-    assert [row["key"] for row in rows] == [one["key"] for one in inputs]
-    for place in (0, 299, 599):
-        (alone,) = ask(client, inputs=[inputs[place]], frequency="MS", horizon=4)["forecasts"]
-        assert alone["mean"] == pytest.approx(rows[place]["mean"], rel=1e-5, abs=1e-5)
+    empty = [{"key": "none", "target": []}]
+    answer = ask(client, inputs=inputs + empty, frequency="MS", horizon=100, samples=1)
+    rows = answer["forecasts"]
+    assert [row["key"] for row in rows] == [one["key"] for one in inputs + empty]
+    told = {one["code"]: (one.get("series"), one.get("series_count")) for one in answer["warnings"]}
+    assert told == {"horizon_beyond_trained": (None, None), "no_history": (["none"], 1)}
+    for place in (0, 299, 511, 512, 599):
+        (alone,) = ask(client, inputs=[inputs[place]], frequency="MS", horizon=100, samples=1)["forecasts"]
+        assert alone["mean"] == pytest.approx(rows[place]["mean"], rel=1e-4, abs=1e-4)
+        assert alone["samples"][0] == pytest.approx(rows[place]["samples"][0], rel=1e-4, abs=1e-4)
 
 
 def test_covariates_are_ignored_with_a_warning(client: TestClient) -> None:
