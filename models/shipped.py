@@ -118,9 +118,10 @@ class Shipped(AnyMember[Known]):
 
     def scaled_quantiles(self, ready: Known) -> Tensor:
         """Quantiles in scaled units, (batch, horizon, level), not below 0 where the window is not."""
-        return torch.maximum(self._quantiles(ready), ready.floor[..., None].to(ready.about.dtype))
+        return self._asked(torch.maximum(self._own(ready), ready.floor[..., None].to(ready.about.dtype)))
 
-    def _quantiles(self, ready: Known) -> Tensor:
+    def _own(self, ready: Known) -> Tensor:
+        """The quantiles at the base's own levels."""
         state = ready.state
         if state is None:
             assert ready.steps is not None
@@ -128,7 +129,10 @@ class Shipped(AnyMember[Known]):
             state = state_of(self.network, ready.about, ready.steps, ready.cycles)
         found = answer(self.network, ready, state)
         centre = found[..., self.network.anchor : self.network.anchor + 1]
-        found = centre + (found - centre) * self.stretch
+        return centre + (found - centre) * self.stretch
+
+    def _asked(self, found: Tensor) -> Tensor:
+        """Those asked for, from those at its own levels."""
         if len(self.same) == len(self.config.quantiles):
             return found[..., self.same]
         found = found @ self.weights.T
@@ -137,7 +141,7 @@ class Shipped(AnyMember[Known]):
     def losses(self, ready: Known, target: Tensor) -> Tensor:
         """Pinball losses (batch, horizon) of `target` alike (Koenker and Bassett 1978)."""
         levels = torch.tensor(self.config.quantiles, device=target.device)
-        error = target[..., None] - self._quantiles(ready)
+        error = target[..., None] - self._asked(self._own(ready))
         return (error * (levels - (error.detach() < 0).to(error.dtype))).mean(-1)
 
     def freeze(self, depth: str) -> None:
