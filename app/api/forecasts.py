@@ -28,12 +28,10 @@ from app.services.forecast_inputs import Input
 
 router = APIRouter(tags=["Forecasts"])
 
-INSTANT = {
-    "inputs": [{"key": "mine", "target": [112, 118, 132, 129, 121, 135, 148, 148, 136, 119, 104, 118, 115, 126, 141]}],
-    "frequency": "MS",
-    "horizon": 6,
-}
-FIRST = (INSTANT, {**INSTANT, "frequency": "h", "horizon": 24})  # what a server asks itself before anybody else does
+HISTORY = {"key": "mine", "target": [112, 118, 132, 129, 121, 135, 148, 148, 136, 119, 104, 118, 115, 126, 141]}
+INSTANT = {"inputs": [HISTORY], "frequency": "MS", "horizon": 6}
+# What a server asks itself before anybody else does: without times and with them.
+FIRST = (INSTANT, {"inputs": [{**HISTORY, "start": "2026-01-01"}], "frequency": "h", "horizon": 24})
 STORED = {"model": "fuel", "dataset": "gasoline", "horizon": 12, "quantiles": [0.1, 0.5, 0.9]}
 SENT = {
     "model": "fuel",
