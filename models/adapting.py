@@ -34,6 +34,8 @@ STEPS = {"fast": 120, "balanced": 200, "thorough": 300}  # that what answers a s
 BATCH, USUAL = 64, 24  # windows a step, of up to so many steps ahead: fewer of more
 RATES = {"head": 1e-3, "recurrent": 3e-4, "all": 3e-4}
 PATIENCE = 6
+PLENTY = 60_000  # points, from which on networks from nothing learn most of it: the base is not learned on beside them
+HALF, QUARTER = 0.5, 0.25  # of the forecast that is the base's beside networks, of few points and of plenty
 CLOSE = 1.1  # times the best loss, up to which a network or what was learned on counts
 FAR = 1.25  # the same of the base as it is: it knows nothing of the time that judges, the others may
 # What must be gained over the base as it is, over the root of the number of windows that judge: few say little, and
@@ -49,10 +51,10 @@ class Base:
     seasons: tuple[int, int]
     name: str
 
-    def configs(self, asked: TrainConfig, config: TrainConfig, longest: int) -> list[TrainConfig]:
-        """The base as it is, and learned on: as `asked` for where it is alone, else only what answers a step ahead.
-        `config` is the run's, complete; no series has more than `longest` steps."""
-        context = min(reach(*self.seasons), max(1, longest))
+    def configs(self, asked: TrainConfig, config: TrainConfig, lengths: Ints) -> list[TrainConfig]:
+        """The base as it is, and learned on: as `asked` for where it is alone, else only what answers a step ahead,
+        where there are few points. `config` is the run's, complete; `lengths` (series,) in steps."""
+        context = min(reach(*self.seasons), max(1, int(lengths.max())))
         plain: dict[str, Any] = {"context": context, "read": context, "segment": 1, "cell": "gru", "layers": 1}
         plain |= {"hidden": self.answering.network.hidden, "scaling": "std", "base": "mix", "head": "quantile"}
         plain |= {"calendar": False, "covariates": False, "members": 1, "pretrained": True}
@@ -61,6 +63,8 @@ class Base:
         usual = {"steps": STEPS[config.preset], "batch": batch, "learning_rate": RATES[depth], "patience": PATIENCE}
         given = {name: getattr(asked, name) for name in usual if alone and getattr(asked, name) is not None}
         as_it_is = config.replace(**plain, steps=0)
+        if lengths.sum() >= PLENTY and not alone:
+            return [as_it_is]
         return [as_it_is, as_it_is.replace(**usual | given, unfrozen=depth)]
 
     @property
@@ -121,14 +125,16 @@ def base_for(config: TrainConfig, calendar: Calendar, start: Path | None, name: 
 def weigh(
     judges: Judges, members: Sequence[AnyMember[Any]], best_steps: Sequence[int], base: Base
 ) -> tuple[Mixture, list[str]]:
-    """What each member counts. Half of the forecast is the base's, as it is and learned on, half that of the networks
-    from nothing, where both are good enough; the fewer windows judge, the better a network has to be. Where the
+    """What each member counts. Half of the forecast is the base's, as it is and learned on, or a quarter where points
+    are plenty, the rest that of the networks from nothing, where both are good enough; the fewer windows judge, the
+    better a network has to be. Where the
     mixture is worse than the base alone on what judges, the base alone is left, with its own intervals. `best_steps`
     (member,) are those after which each was best. With the mixture come sentences on why."""
     quantiles = judges.asked(members)
     losses = judges.losses(quantiles)
     kinds = [_kind(member, steps) for member, steps in zip(members, best_steps, strict=True)]
-    shares = shares_of(losses, kinds, judges.count)
+    part = QUARTER if judges.panel.lengths.sum() >= PLENTY else HALF
+    shares = shares_of(losses, kinds, judges.count, part)
     found = judges.calibrated(members, quantiles, shares)
     alone = kinds.index("base")
     reasons = [_told(losses, kinds, shares, base.name)]
@@ -176,8 +182,8 @@ def _kind(member: AnyMember[Any], best_step: int) -> str:
     return "tuned" if best_step else "idle"
 
 
-def shares_of(losses: Array, kinds: Sequence[str], count: float) -> Array:
-    """The members' shares (member,) by their `losses` (member,) on `count` windows."""
+def shares_of(losses: Array, kinds: Sequence[str], count: float, part: float = HALF) -> Array:
+    """The members' shares (member,) by their `losses` (member,) on `count` windows; `part` is the base's."""
     kind, root = np.array(kinds), np.sqrt(max(1.0, count))
     own, best = losses[kind == "base"][0], losses[kind != "idle"].min()
     close = losses <= CLOSE * best
@@ -186,10 +192,9 @@ def shares_of(losses: Array, kinds: Sequence[str], count: float) -> Array:
     far = own > FAR * (1.0 + UNSURE["network"] / root) * best
     plain = (kind == "base") & (not far or not (networks | tuned).any())
     shares = np.zeros(len(losses))
-    groups = [group for group in (networks, tuned | plain) if group.any()]
-    for group in groups:
-        shares[group] = 1.0 / group.sum() / len(groups)
-    return shares
+    for group, own_part in ((networks, 1.0 - part), (tuned | plain, part)):
+        shares[group] = own_part / max(1, group.sum())
+    return shares / shares.sum()
 
 
 def _told(losses: Array, kinds: Sequence[str], shares: Array, name: str) -> str:

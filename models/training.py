@@ -60,7 +60,7 @@ def train(
     if parent is not None:
         full, reasons = gentler(asked, full, parent.manifest, reasons | {"start": parent.said(full)})
     full = full.replace(pretrained=False)  # each network's own; the base says otherwise
-    bases = [] if base is None else base.configs(asked, full, int(known.lengths.max()))
+    bases = [] if base is None else base.configs(asked, full, known.lengths)
     longest = 1 if alone else max(one.context or 1 for one in members_of(asked, full, known, ()))
     panel = Panel.of(usable, max(longest, full.horizon or 1, *(one.context or 1 for one in bases)))
     name, parts = fingerprint(usable) + sources.weights, split(panel.lengths, full.horizon or 1)

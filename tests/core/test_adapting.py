@@ -326,6 +326,12 @@ def test_shares(losses: tuple[float, ...], count: float, expected: tuple[float, 
     np.testing.assert_allclose(shares_of(np.array(losses), KINDS, count), expected)
 
 
+def test_where_points_are_plenty_most_is_the_networks() -> None:
+    found = shares_of(np.array([0.9, 0.95, 1.0]), ("network", "network", "base"), 1000, 0.25)
+    np.testing.assert_allclose(found, (0.375, 0.375, 0.25))
+    np.testing.assert_allclose(shares_of(np.array([2.0, 1.0]), ("network", "base"), 1000, 0.25), (0.0, 1.0))
+
+
 def test_the_base_off_is_what_it_was(opened: OpenArtifact) -> None:
     """A version of networks alone reads as far back as they do."""
     assert opened.context == TINY.context
