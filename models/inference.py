@@ -24,7 +24,7 @@ from models.config import TrainConfig
 from models.features import Design, Floats, gather, lacking, recoded
 from models.quantiles import evaluate, level_weights, mean_weights, paths
 from models.series import Column, Forecast, Note, Series
-from models.tables import Tables, reach, seasons_of, tables_until, trained_horizon
+from models.tables import TABLES, Tables, reach, seasons_of, tables_until, trained_horizon
 from models.windows import latest
 
 Array = NDArray[np.float64]
@@ -62,7 +62,8 @@ class OpenArtifact:
             return self
         seasons = seasons_of(calendar.frequency)
         context, horizon = reach(*seasons), trained_horizon(seasons[0])
-        return replace(self, calendar=calendar, seasons=seasons, context=context, horizon=horizon)
+        config = self.config.replace(season=seasons[0])
+        return replace(self, calendar=calendar, seasons=seasons, context=context, horizon=horizon, config=config)
 
     def forecast(
         self, series: Sequence[Series], horizon: int, levels: Sequence[float], samples: int = 0, seed: int = 0
@@ -75,17 +76,24 @@ class OpenArtifact:
         and quantiles give the same paths. Raises ValueError on a horizon below 1 or a level outside 0 to 1."""
         asked = _checked(horizon, levels, samples)
         values, present = latest(series, self.context)
+        least = self.least(values)
         trained, lost = self._answered(series, values, present, horizon)
         drawn = self._draw(series, trained, samples, seed) if samples else None
         return Forecast(
             keys=[one.key for one in series],
             origins=np.array([one.origin for one in series], np.int64),
             levels=asked,
-            mean=self._bounded(trained @ mean_weights(self.levels)),
-            quantiles=self.at_levels(trained, asked),
-            samples=drawn,
+            mean=np.maximum(self._bounded(trained @ mean_weights(self.levels)), least[:, None]),
+            quantiles=np.maximum(self.at_levels(trained, asked), least[:, None, None]),
+            samples=None if drawn is None else np.maximum(drawn, least[:, None, None]),
             notes=(*self._notes(series, present, horizon, asked), *lost),
         )
+
+    def least(self, values: Array) -> Array:
+        """What no forecast of windows with these known `values` (window, context; 0 where missing) may be below,
+        (window,): 0 of the base, where they are not."""
+        bounded = values.min(axis=1, initial=0.0) >= 0 if self.any_frequency else np.zeros(len(values), np.bool_)
+        return np.where(bounded, 0.0, -np.inf)
 
     def reach(self, horizon: int) -> int:
         """The steps ahead whose features `quantiles` wants for a `horizon`: whole trained ones."""
@@ -133,6 +141,7 @@ class OpenArtifact:
         distance of each quantile from the median there is the root of the sum of squares of the graph's own and the
         one at the end of the part before: the errors of the parts are taken as independent."""
         known: Bools = np.any(present, axis=1)  # before anything is fed back
+        least = self.least(values)[:, None, None]
         if beside is None:
             count, steps = len(values), self.context + self.reach(horizon)
             features = np.full((count, steps, len(self.design.steps)), np.nan, np.float32)
@@ -149,7 +158,7 @@ class OpenArtifact:
             before = parts[-1][:, -1:, :] - middle[:, -1:, None]
             own = fresh - centre
             wider = np.sign(own + before) * np.hypot(own, before)
-            parts.append(self._bounded(np.maximum.accumulate(centre + wider, axis=2)))
+            parts.append(np.maximum(self._bounded(np.maximum.accumulate(centre + wider, axis=2)), least))
         found = np.concatenate(parts, axis=1)[:, :horizon] if len(parts) > 1 else parts[0][:, :horizon]
         return found if known.all() else np.where(known[:, None, None], found, np.nan)
 
@@ -246,6 +255,10 @@ def open_artifact(folder: Path) -> OpenArtifact:
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     config = TrainConfig.parse(manifest["config"])
     if manifest.get("kind") == BASE:
+        wanted = {one.name for one in session.get_inputs()}
+        if wanted != {"context", "mask", *TABLES}:
+            odd = ", ".join(sorted(wanted ^ {"context", "mask", *TABLES}))
+            raise ValueError(f"{folder / GRAPH}: expected a graph for this release's tables, got other inputs ({odd})")
         step = Calendar.of("step")
         base = OpenArtifact(manifest, config, step, 1, 1, config.quantiles, session, seasons=(1, 1))
         return base.at(step)

@@ -3,7 +3,6 @@ what was found. A score is written once, with the origins it was taken over, and
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from app.services.attempts import Attempt
 from app.services.forecast_inputs import ignored
 from app.services.opened import OpenVersions
 from app.services.registry import ANY
-from models import BacktestPlan, BacktestResult, Calendar, OpenArtifact, Progress, Series, backtest, open_artifact
+from models import BacktestPlan, BacktestResult, Calendar, Progress, Series, backtest, open_artifact
 
 VERSION = "version"  # what the core calls the forecaster itself among its baselines
 HEAVY = (BacktestRow.by_horizon, BacktestRow.by_series, BacktestRow.origins)
@@ -86,7 +85,7 @@ def run(attempt: Attempt) -> None:
         version = registry.resolve(session, f"{spec['model']}/{spec['version']}").version
         folder, digest = version.folder, version.digest
     store.verify(path := store.local(attempt.settings.store, folder), digest)
-    opened = _opened(path, calendar)
+    opened = replace(open_artifact(path).at(calendar), calendar=calendar)  # the clock on which the series lie
     series = opened.recoded(series, columns)
     asked = BacktestPlan(spec["origins"], spec["horizon"], spec["step"], tuple(spec["baselines"]))
     try:
@@ -101,15 +100,6 @@ def run(attempt: Attempt) -> None:
     attempts.persist(
         attempt.database, lambda session: _conclude(session, attempt, row, notes), workspace=attempt.workspace
     )
-
-
-def _opened(path: Path, calendar: Calendar) -> OpenArtifact:
-    """The version in this folder, on the clock on which the series lie. The naive forecasts beside one that answers for
-    any frequency repeat the season that it is told."""
-    opened = replace(open_artifact(path).at(calendar), calendar=calendar)
-    if opened.seasons is None:
-        return opened
-    return replace(opened, config=opened.config.replace(season=opened.seasons[0]))
 
 
 def _conclude(session: Session, attempt: Attempt, row: dict[str, Any], notes: Sequence[str]) -> None:

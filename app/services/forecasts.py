@@ -215,8 +215,6 @@ def answer(chosen: Chosen, read: Read, shape: Shape) -> Answer:
     """One batched forecast of everything read; needs no session."""
     opened = chosen.on(read.calendar)
     forecast = _computed(opened, read.series, shape)
-    if opened.any_frequency:
-        forecast = _held(forecast, read.series, opened.context)
     notes = [*read.notes, *forecast.notes]
     known = np.array([len(one.target) > 0 for one in read.series], np.bool_)
     lost = known & ~(np.isfinite(forecast.mean).all(axis=1) & np.isfinite(forecast.quantiles).all(axis=(1, 2)))
@@ -269,17 +267,6 @@ def _computed(opened: OpenArtifact, series: Sequence[Series], shape: Shape) -> F
         samples=np.concatenate(samples) if samples else None,
         notes=tuple(Note(code, text, tuple(found)) for (code, text), found in places.items()),
     )
-
-
-def _held(forecast: Forecast, series: Sequence[Series], context: int) -> Forecast:
-    """The base's forecast, not below 0 for a series whose history is not. Its own quantiles are not; the mean, levels
-    beyond those and sample paths are made from them by straight lines and normal tails, which do not know."""
-    late = (one.target[-context:] for one in series)
-    held = np.fromiter((not (values < 0).any() for values in late), np.bool_, len(series))
-    low = np.where(held, 0.0, -np.inf)[:, None]
-    samples = None if forecast.samples is None else np.maximum(forecast.samples, low[..., None])
-    quantiles = np.maximum(forecast.quantiles, low[..., None])
-    return replace(forecast, mean=np.maximum(forecast.mean, low), quantiles=quantiles, samples=samples)
 
 
 def _read(session: Session, dataset: DatasetRow, revision: int, keys: Iterable[str] | None, chosen: Chosen) -> Read:

@@ -1,10 +1,12 @@
 """The pre-trained base: tables, graph and answers. One set of weights for any seasons, history and horizon."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from models import Calendar, Series, open_artifact
+from models import Calendar, Run, Series, TrainConfig, base_folder, open_artifact, train
 from models.inference import GRAPH, MANIFEST, WEIGHTS, OpenArtifact
 from models.pretraining import LEVELS, Recipe, cut, lessons, loss_of, pretrain
 from models.publishing import KINDS, TOLERANCE, difference, example, export, load_base, write_base
@@ -93,6 +95,35 @@ def test_nothing_is_below_zero_where_the_history_is_not(base: OpenArtifact) -> N
     assert (answer(base, list(counts)) >= 0).all()
     assert (answer(base, [5.0, 4.0, 3.0, 2.0, 1.0, 0.0], horizon=24) >= 0).all()
     assert answer(base, list(counts - 1.0)).min() < 0
+
+
+def test_what_is_made_of_the_quantiles_is_not_below_zero_either(base: OpenArtifact) -> None:
+    counts = Series("a", np.array([0.0, 0.0, 3.0, 0.0, 1.0] * 10))
+    found = base.at(Calendar.of("D")).forecast([counts], 90, (0.001, 0.01, 0.5), samples=20)
+    assert found.samples is not None
+    assert min(found.mean.min(), found.quantiles.min(), found.samples.min()) >= 0
+    less = base.at(Calendar.of("D")).forecast([Series("a", counts.target - 1)], 90, (0.001, 0.5), samples=20)
+    assert less.quantiles.min() < 0
+
+
+def test_a_graph_that_wants_other_tables_is_refused(
+    base: OpenArtifact, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("other")
+    random = np.random.default_rng(0)
+    calendar = Calendar.of("MS")
+    series = [Series("a", random.normal(size=40))]
+    run = Run(folder)
+    trained = train(series, calendar, TrainConfig(horizon=2, steps=0, members=1, cell="gru"), run).artifact
+    manifest = json.loads((trained / MANIFEST).read_bytes())
+    (trained / MANIFEST).write_text(json.dumps({**manifest, "kind": "base"}))
+    with pytest.raises(ValueError, match="tables"):
+        open_artifact(trained)
+    assert not open_artifact(base_folder()).design
+
+
+def test_the_calendar_decides_the_season(base: OpenArtifact) -> None:
+    assert [base.at(Calendar.of(name)).config.season for name in ("MS", "h", "D", "YS")] == [12, 24, 7, 1]
 
 
 def test_units_do_not_matter(base: OpenArtifact) -> None:
