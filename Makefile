@@ -32,7 +32,7 @@ bench: $(VENV)/.dev ## what the claims rest on; M4=folder SCORER=score.py add th
 	@$(BIN)/python bench/import_time.py
 	@if [ -n "$(M4)" ]; then $(BIN)/python bench/m4.py --data "$(M4)" $(if $(SCORER),--scorer "$(SCORER)"); fi
 
-base: $(VENV)/.dev ## make the shipped base from nothing into models/base: an hour on one core, 4 GB; ARGS='--device cuda --hidden 384'
+base: $(VENV)/.runtime ## make the shipped base from nothing into models/base: an hour on one core, 4 GB; ARGS='--device cuda --hidden 384'
 	@$(BIN)/python -m models.recipe $(ARGS)
 
 openapi: $(VENV)/.dev ## write openapi.json anew after a change of the interface
