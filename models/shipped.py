@@ -15,11 +15,10 @@ from torch.nn import functional
 from models.config import TrainConfig
 from models.features import Design
 from models.forecaster import AnyMember, Inputs, Ready
-from models.heads import monotone
 from models.quantiles import level_weights
 from models.scaling import Scaled
 from models.tables import reach, tables_until
-from models.universal import SURE, Answering, Universal, read_windows
+from models.universal import Answering, Universal, read_windows
 
 HEAD = ("ask.", "think.", "say.", "gate.")  # what answers a step ahead
 CELLS = ("steps.", "cycles.", "state.")
@@ -40,23 +39,6 @@ class Known(Ready):
     steps: Tensor | None = None
     cycles: Tensor | None = None
     state: Tensor | None = None
-
-
-def state_of(network: Universal, about: Tensor, steps: Tensor, cycles: Tensor) -> Tensor:
-    """What the base's cells come to, the first half of its forward pass."""
-    first, second = network.first(about).tanh().split(network.hidden, dim=1)
-    _, state = network.steps(steps, first[None].contiguous())
-    _, other = network.cycles(network.embed(cycles).relu(), second[None].contiguous())
-    return network.state(torch.cat([state[0], other[0], about], 1))
-
-
-def answer(network: Universal, ready: Known, state: Tensor) -> Tensor:
-    """Quantiles (batch, horizon, level) in scaled units, the second half of the base's forward pass."""
-    thought = functional.gelu(network.think(functional.gelu(state[:, None] + network.ask(ready.asked))))
-    trust = -SURE * (ready.doubts - ready.doubts.mean(1, keepdim=True))
-    weights = torch.softmax(trust[:, None] + network.gate(thought), -1)
-    middle = (weights * ready.bases).sum(-1, keepdim=True)
-    return middle + monotone(network.say(thought), network.anchor) * ready.error[:, None]
 
 
 class Shipped(AnyMember[Known]):
@@ -105,7 +87,7 @@ class Shipped(AnyMember[Known]):
         ready = Known(scaled.shift, scaled.scale, scaled.unit, *plain, read.steps, read.cycles)
         if self.training and self._rests(context.device):
             with torch.no_grad():
-                state = state_of(self.network, read.about, read.steps, read.cycles)
+                state = self.network.recall(read.about, read.steps, read.cycles)
             ready = replace(ready, steps=None, cycles=None, state=state)
         return ready, scaled
 
@@ -126,8 +108,8 @@ class Shipped(AnyMember[Known]):
         if state is None:
             assert ready.steps is not None
             assert ready.cycles is not None
-            state = state_of(self.network, ready.about, ready.steps, ready.cycles)
-        found = answer(self.network, ready, state)
+            state = self.network.recall(ready.about, ready.steps, ready.cycles)
+        found = self.network.answer(state, ready.asked, (ready.bases, ready.doubts, ready.error))
         centre = found[..., self.network.anchor : self.network.anchor + 1]
         return centre + (found - centre) * self.stretch
 

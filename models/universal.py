@@ -80,15 +80,25 @@ class Universal(nn.Module):
 
     def forward(self, read: Read) -> Tensor:
         """Quantiles (batch, horizon, level) in scaled units, never decreasing along levels."""
-        first, second = self.first(read.about).tanh().split(self.hidden, dim=1)
-        _, state = self.steps(read.steps, first[None].contiguous())
-        _, other = self.cycles(self.embed(read.cycles).relu(), second[None].contiguous())
-        known = self.state(torch.cat([state[0], other[0], read.about], 1))
-        thought = functional.gelu(self.think(functional.gelu(known[:, None] + self.ask(read.asked))))
-        trust = -SURE * (read.doubts - read.doubts.mean(1, keepdim=True))
+        state = self.recall(read.about, read.steps, read.cycles)
+        return self.answer(state, read.asked, (read.bases, read.doubts, read.unit))
+
+    def recall(self, about: Tensor, steps: Tensor, cycles: Tensor) -> Tensor:
+        """What the cells come to, (batch, number): all that a window means for any step ahead."""
+        first, second = self.first(about).tanh().split(self.hidden, dim=1)
+        _, state = self.steps(steps, first[None].contiguous())
+        _, other = self.cycles(self.embed(cycles).relu(), second[None].contiguous())
+        return self.state(torch.cat([state[0], other[0], about], 1))
+
+    def answer(self, state: Tensor, asked: Tensor, plain: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Quantiles (batch, horizon, level) for the steps `asked`. `plain` are the bases, their doubts and the unit of
+        `Read`."""
+        bases, doubts, unit = plain
+        thought = functional.gelu(self.think(functional.gelu(state[:, None] + self.ask(asked))))
+        trust = -SURE * (doubts - doubts.mean(1, keepdim=True))
         weights = torch.softmax(trust[:, None] + self.gate(thought), -1)
-        middle = (weights * read.bases).sum(-1, keepdim=True)
-        return middle + monotone(self.say(thought), self.anchor) * read.unit[:, None]
+        middle = (weights * bases).sum(-1, keepdim=True)
+        return middle + monotone(self.say(thought), self.anchor) * unit[:, None]
 
 
 class Answering(nn.Module):
