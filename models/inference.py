@@ -50,6 +50,9 @@ class OpenArtifact:
     session: Any  # onnxruntime.InferenceSession, which has no types
     design: Design = field(default_factory=Design)  # what it reads beside the target
     seasons: tuple[int, int] | None = None  # that the base is told; None of a trained version
+    learned: int | None = (
+        None  # steps that its own networks want filled, fewer than `context` with the base beside them
+    )
 
     @property
     def any_frequency(self) -> bool:
@@ -215,14 +218,17 @@ class OpenArtifact:
         if asked and (asked[0] < self.levels[0] or asked[-1] > self.levels[-1]):
             text = f"trained levels reach from {self.levels[0]:g} to {self.levels[-1]:g}: those beyond are extrapolated"
             notes.append(Note("level_beyond_trained", text))
-        known = present.sum(axis=1)
-        span = np.where(known > 0, self.context - np.argmax(present, axis=1), 0)
+        some: Bools = np.any(present, axis=1)
+        own = self.context if self.learned is None else self.learned
+        late = present[:, self.context - own :]
+        known = late.sum(axis=1)
+        span = np.where(known > 0, own - np.argmax(late, axis=1), 0) if own else known
         for code, rows, text in (
-            ("no_history", known == 0, "no known value in the history: there is no forecast"),
-            ("short_history", (known > 0) & (span < self.context), f"history shorter than {self.context} steps"),
-            ("missing_history", (known > 0) & (known < span), f"missing values in the last {self.context} steps"),
+            ("no_history", ~some, "no known value in the history: there is no forecast"),
+            ("short_history", some & (span < own), f"history shorter than {own} steps"),
+            ("missing_history", some & (known < span), f"missing values in the last {own} steps"),
         ):
-            if rows.any() and (code == "no_history" or not self.any_frequency):  # the base is made for any history
+            if rows.any():
                 notes.append(Note(code, text, tuple(int(place) for place in np.flatnonzero(rows))))
         return notes
 
@@ -260,7 +266,7 @@ def open_artifact(folder: Path) -> OpenArtifact:
             odd = ", ".join(sorted(wanted ^ {"context", "mask", *TABLES}))
             raise ValueError(f"{folder / GRAPH}: expected a graph for this release's tables, got other inputs ({odd})")
         step = Calendar.of("step")
-        base = OpenArtifact(manifest, config, step, 1, 1, config.quantiles, session, seasons=(1, 1))
+        base = OpenArtifact(manifest, config, step, 1, 1, config.quantiles, session, seasons=(1, 1), learned=0)
         return base.at(step)
     calendar = Calendar.of(manifest["calendar"]["frequency"], manifest["calendar"]["time_zone"])
     return OpenArtifact(
@@ -272,7 +278,16 @@ def open_artifact(folder: Path) -> OpenArtifact:
         levels=config.quantiles,
         session=session,
         design=Design.parse(manifest["features"]),
+        learned=_learned(manifest),
     )
+
+
+def _learned(manifest: dict[str, Any]) -> int:
+    """Steps that the networks of a version want filled: those of the base, which takes any history, are not counted."""
+    members = manifest["members"]
+    known = manifest["network"].get("pretrained") or [None] * len(members)
+    own = [one["config"]["context"] for one, base in zip(members, known, strict=True) if base is None]
+    return max(own, default=0)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

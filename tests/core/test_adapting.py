@@ -336,3 +336,13 @@ def test_the_base_off_is_what_it_was(opened: OpenArtifact) -> None:
     """A version of networks alone reads as far back as they do."""
     assert opened.context == TINY.context
     assert json.loads(json.dumps(opened.manifest["network"]["pretrained"])) == [None]
+
+
+def test_a_history_is_short_for_its_own_networks_alone(adapted: TrainResult) -> None:
+    opened = open_artifact(adapted.artifact)
+    pretrained = opened.manifest["network"]["pretrained"]
+    own = [one["config"]["context"] for one, base in zip(members(adapted), pretrained, strict=True) if base is None]
+    assert opened.learned == max(own, default=0)
+    assert opened.learned < opened.context
+    values = 10 + np.random.default_rng(3).normal(size=max(opened.learned, 3))
+    assert not opened.forecast([Series("a", values)], 1, (0.5,)).notes
