@@ -42,7 +42,7 @@ class Recipe:
     seed: int = 1
     decay: float = 1e-3
     average: float = 0.999
-    stretch: float = 1.0  # of the intervals: real series surprise more than made-up ones
+    stretch: float = 1.05  # of the intervals: real series surprise more than made-up ones
     mixed: bool = True  # products in bfloat16: half the time or less where the processor has them
 
 
