@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import runs
+import sets
 
 MEAN_BAR, HOURLY_BAR = 0.80, 1.00
 COVERED = (0.77, 0.83)
@@ -44,9 +46,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     asked = parser.parse_args()
     place = runs.Place(asked.scorer, asked.environments.expanduser(), asked.threads, asked.again, asked.limit)
-    every = {folder.name: measured(place, folder) for folder in asked.data}
+    folders: dict[str, Path] = {folder.name: folder for folder in asked.data}
+    every = {name: measured(place, folder) for name, folder in folders.items()}
     ratios: list[float] = []
     missed: list[str] = []
+    inside = points = 0.0
     print(
         f"{'MASE / wQL':24s}{'base':>16s}{'best of two':>16s}{'naive':>16s}{'ratios':>14s}{'cov 80':>9s}{'CPU s':>8s}"
     )
@@ -60,17 +64,26 @@ def main() -> None:
         ratios += two
         cells = "".join(f"{row['MASE']:8.3f} /{row['wQL']:6.4f}" for row in (ours, theirs, naive))
         print(f"{data:24s}{cells}{two[0]:7.2f}{two[1]:7.2f}{ours['cov80']:9.1%}{ours['whole_cpu_s']:8.1f}")
+        known = sum(np.count_nonzero(~np.isnan(values)) for _, values in sets.read(folders[data]).test.values())
+        inside, points = inside + known * ours["cov80"], points + known
         if ours["MASE"] > naive["MASE"]:
             missed.append(f"{data}: MASE {ours['MASE']:.3f}, seasonal naive {naive['MASE']:.3f}")
         if data == "m4_hourly" and ours["MASE"] > HOURLY_BAR:
             missed.append(f"{data}: MASE {ours['MASE']:.3f} > {HOURLY_BAR}")
     mean = math.exp(sum(map(math.log, ratios)) / max(len(ratios), 1))
     print(f"geometric mean of {len(ratios)} ratios: {mean:.3f} (bar {MEAN_BAR})")
+    print(
+        f"80 % intervals of all {points:,.0f} points: {inside / points:.1%} (bar {COVERED[0]:.0%} to {COVERED[1]:.0%})"
+    )
+    if not COVERED[0] <= inside / points <= COVERED[1]:
+        missed.append(f"80 % intervals hold {inside / points:.1%}")
     if mean > MEAN_BAR:
         missed.append(f"geometric mean {mean:.3f} > {MEAN_BAR}")
     for sentence in missed:
         print(f"missed  {sentence}")
-    runs.publish(asked.out, mean=mean, rows=[row for rows in every.values() for row in rows.values()])
+    runs.publish(
+        asked.out, mean=mean, covered=inside / points, rows=[row for rows in every.values() for row in rows.values()]
+    )
     sys.exit(bool(missed))
 
 
