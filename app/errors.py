@@ -82,6 +82,10 @@ class TooLarge(AppError):
     status, code, title = 413, "too-large", "More than this server accepts"
 
 
+class NoSuchRange(AppError):
+    status, code, title = 416, "no-such-range", "The file has no such bytes"
+
+
 class UnsupportedMedia(AppError):
     status, code, title = 415, "unsupported-media-type", "This media type is not read here"
 
@@ -144,6 +148,11 @@ CODES = {
     ),
     "backtest-not-done": Kind(
         404, "The backtest's job has not succeeded yet.", "Follow the job named in `detail`; its result is here then."
+    ),
+    "no-result": Kind(
+        404,
+        "The job has made no file: it has not succeeded yet, or is of a kind that makes none.",
+        "Look at the job: its `state`, and `result.href` once it has succeeded.",
     ),
     "method-not-allowed": Kind(
         405, "The path exists, but not for this method.", "Use one of the methods in the `Allow` header."
@@ -215,6 +224,11 @@ CODES = {
         "The body, or what it unpacks to, is larger than this server accepts.",
         "Send it in parts, or raise the limit named in `detail` in the server's settings.",
     ),
+    "no-such-range": Kind(
+        416,
+        "`Range` begins after the file's last byte.",
+        "Take the size from `Content-Range`; leave out `Range` for all.",
+    ),
     "unsupported-media-type": Kind(
         415,
         "The body's media type or encoding is not read here.",
@@ -279,6 +293,11 @@ CODES = {
         503,
         "The process that read the file ended before it was done, perhaps for want of memory. Nothing was stored.",
         "Send the file again, or in smaller parts.",
+    ),
+    "result-lost": Kind(
+        503,
+        "The file that a forecast job has made is not in the data folder, or has another size.",
+        "Bring the data folder's `results` back from a backup, or ask for the forecast anew.",
     ),
     "artifact-damaged": Kind(
         503,

@@ -14,11 +14,7 @@ from app.api.schemas.forecasts import ForecastIn, ForecastOut, InputIn, NextIn, 
 from app.db.tables import RevisionRow
 from app.http.bodies import documented, json_bytes, parse
 from app.http.etags import is_known, tag_of
-from app.http.formats import (
-    JSON,
-    negotiate,
-    table_response,  # pyright: ignore[reportUnknownVariableType]: Arrow's tables have no types
-)
+from app.http.formats import JSON, negotiate, table_response
 from app.http.formats import documented as table_documented
 from app.http.idempotency import IDEMPOTENT, idempotent
 from app.http.problems import problems

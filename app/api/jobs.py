@@ -1,29 +1,37 @@
 """Jobs: ask for background work, follow it, cancel it, try it again."""
 
 import asyncio
+import base64
 import hashlib
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.api.schemas.common import JobPath
-from app.api.schemas.jobs import JobIn, JobOut, JobsOut, Kind, State, TrainIn
+from app.api.schemas.jobs import BacktestIn, JobIn, JobOut, JobsOut, Kind, State, TrainIn
 from app.db.session import Database
+from app.errors import NoSuchRange
+from app.http.etags import is_known
 from app.http.idempotency import IDEMPOTENT, idempotent
 from app.http.pages import DEFAULT_SIZE, PageSize, PageToken, bad_token, decode_token, encode_token, next_link
 from app.http.problems import problems
 from app.http.sessions import AppSettings, JobEngine, ReadSession, WriteSession, database, workspace
-from app.services import backtests, jobs, training
+from app.services import backtests, forecast_jobs, jobs, training
 from app.services.backtests import BacktestAsk
+from app.services.forecast_jobs import ForecastAsk
 from app.services.jobs import NewJob
 from app.services.training import TrainAsk
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
 
 LOOK_EVERY = 0.25  # seconds between two looks for events; they are written at most twice a second
+SHOWN = "key,timestamp,mean,q0.1,q0.5,q0.9\nus_gasoline,2020-01-03T00:00:00+00:00,8933.1,8655.4,8934.6,9207.9\n"
+RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
 LAST_SEQ = 2**31 - 1
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
@@ -49,6 +57,10 @@ EXAMPLES: Any = {
         "summary": "Backtest a version",
         "value": {"kind": "backtest", "dataset": "gasoline", "model": "fuel", "origins": 8, "horizon": 12},
     },
+    "forecast": {
+        "summary": "Forecast all series into a file",
+        "value": {"kind": "forecast", "dataset": "gasoline", "model": "fuel", "horizon": 12, "format": "csv"},
+    },
 }
 
 
@@ -68,7 +80,8 @@ def create_job(
     settings: AppSettings,
     engine: JobEngine,
 ) -> Response:
-    """Starts training (`train`) or a backtest (`backtest`) in the background. Follow it at `/v1/jobs/{id}`, or live at
+    """Starts training (`train`), a backtest (`backtest`) or a forecast of many series into a file (`forecast`) in the
+    background. Follow it at `/v1/jobs/{id}`, or live at
     `/v1/jobs/{id}/events`. It survives a restart of the server and of the worker. Send an `Idempotency-Key` if you may
     have to repeat the request."""
     ask = wanted.root
@@ -78,9 +91,13 @@ def create_job(
             config = ask.config.replace(preset=ask.preset) if ask.preset else ask.config
             train = TrainAsk(ask.dataset, ask.model, config, ask.revision, ask.promote, ask.warm_start_from)
             spec = training.plan(session, train, settings)
-        else:
+        elif isinstance(ask, BacktestIn):
             backtest = BacktestAsk(**ask.model_dump(exclude={"kind", "baselines"}), baselines=tuple(ask.baselines))
             spec = backtests.plan(session, backtest, request.app.state.versions, settings.max_horizon)
+        else:
+            keys, levels = None if ask.series is None else tuple(ask.series), tuple(ask.quantiles)
+            bulk = ForecastAsk(ask.dataset, ask.model, ask.revision, keys, ask.horizon, levels, ask.format)
+            spec = forecast_jobs.plan(session, bulk, request.app.state.versions, settings.max_horizon)
         return _accepted(jobs.submit(session, engine, NewJob(ask.kind, spec), settings.max_queue))
 
     digest = hashlib.sha256(ask.model_dump_json().encode()).hexdigest()
@@ -174,6 +191,52 @@ def retry_job(
 ) -> Response:
     """Queues a failed or cancelled job again. It keeps its id, events and last checkpoint; `attempt` goes on."""
     return idempotent(request, session, "", lambda: _accepted(jobs.retry(session, engine, job, settings.max_queue)))
+
+
+@router.head("/{job}/result", include_in_schema=False)
+@router.get(
+    "/{job}/result",
+    summary="Download a job's file",
+    response_class=FileResponse,
+    responses=problems(404, 416, 503)
+    | {
+        200: {
+            "description": "The file, long form: `key,timestamp,mean,q0.1,…`, a row for each series and step.",
+            "content": {
+                "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
+                "text/csv": {"schema": {"type": "string"}, "example": SHOWN},
+            },
+        },
+        206: {"description": "The bytes asked for in `Range`."},
+        304: {"description": "Not changed since the tag in `If-None-Match`."},
+    },
+)
+def download_result(job: JobPath, request: Request, session: ReadSession, settings: AppSettings) -> Response:
+    """What a job of kind `forecast` has made, as it was asked for. It never changes: `ETag` and `Repr-Digest` carry its
+    sha256, and a download that broke off goes on with `Range`."""
+    file = forecast_jobs.result(session, settings, job)
+    sha256 = file.digest.removeprefix("sha256:")
+    headers = {
+        "ETag": f'"{sha256}"',
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:",
+    }
+    if is_known(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    _check_range(request, file.path.stat().st_size)
+    return FileResponse(file.path, headers=headers, media_type=file.media, filename=file.name)
+
+
+def _check_range(request: Request, size: int) -> None:
+    """Drop a `Range` of no known form, or of several parts, which RFC 9110 (14.2) lets a server ignore. Raises
+    NoSuchRange when it lies beyond the file."""
+    asked = RANGE.fullmatch(request.headers.get("range", "").strip())
+    first, last = asked.groups() if asked else ("", "")
+    if (first and last and int(first) > int(last)) or not (first or last):
+        request.scope["headers"] = [pair for pair in request.scope["headers"] if pair[0] != b"range"]
+    elif int(first or 0) >= size or (not first and int(last) == 0):
+        detail = f"Range: expected bytes 0 to {size - 1}, got {asked.group() if asked else ''}."
+        raise NoSuchRange(detail, headers={"Content-Range": f"bytes */{size}"})
 
 
 def _accepted(row: Any) -> tuple[int, dict[str, str], dict[str, Any]]:

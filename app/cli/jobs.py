@@ -16,6 +16,7 @@ root.add_typer(jobs, name="jobs", rich_help_panel=CLIENT)
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id, as `gatecast jobs` lists it.")]
 State = Literal["pending", "running", "succeeded", "failed", "cancelled"]
+Kind = Literal["train", "backtest", "forecast"]
 COLOURS = {"running": "cyan", "succeeded": "green", "failed": "red", "cancelled": "yellow"}
 
 
@@ -84,7 +85,7 @@ def list_when_bare(ctx: typer.Context) -> None:
 @jobs.command("list")
 def list_jobs(
     state: Annotated[State | None, typer.Option(help="Only jobs in this state.")] = None,
-    kind: Annotated[Literal["train", "backtest"] | None, typer.Option(help="Only jobs of this kind.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Only jobs of this kind.")] = None,
     most: Annotated[int, typer.Option(help="Most jobs to show.", min=1, max=10_000)] = 20,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,

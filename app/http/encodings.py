@@ -151,7 +151,8 @@ class Packed:
 def _is_text(start: Message) -> bool:
     headers = Headers(raw=start["headers"])
     media = headers.get("content-type", "").partition(";")[0]
-    return media in TEXTS and "content-encoding" not in headers
+    whole = start["status"] != 206  # a range is one of the bytes as they are
+    return whole and media in TEXTS and "content-encoding" not in headers
 
 
 def _packer(coding: str) -> Packer:

@@ -1,28 +1,14 @@
-"""Tables in and out: which media type an answer takes, and the five that a table can be written as.
+"""Tables in and out: which media type an answer takes, and the six that a table can be answered as."""
 
-Text is made a column at a time by Arrow and numpy, never a Python object for each value. NaN never leaves: it is `null`
-in JSON and NDJSON, empty in CSV, null in Parquet and Arrow. In text, times are RFC 3339 with the zone's offset.
-"""
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-# pyarrow has no types of its own.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportUnknownParameterType=false, reportAttributeAccessIssue=false, reportMissingTypeStubs=false
-
-import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
-from zoneinfo import ZoneInfo
-
-import numpy as np
 import orjson
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
-from numpy.typing import NDArray
 
 from app.errors import NotAcceptable
+from app.services import texts
 
 JSON = "application/json"
 CSV = "text/csv"
@@ -31,10 +17,6 @@ ARROW = "application/vnd.apache.arrow.stream"
 NDJSON = "application/x-ndjson"
 JSONL = "application/jsonl"
 TABLES = (JSON, CSV, PARQUET, ARROW, NDJSON, JSONL)
-
-ROWS = 65_536  # rows turned into text at a time
-DAY = 86_400_000_000
-Text = Literal["json", "csv"]
 
 
 def negotiate(request: Request, offered: Sequence[str] = TABLES) -> str:
@@ -84,10 +66,12 @@ def table_response(table: Any, media: str, headers: Mapping[str, str] | None = N
     """
     sent = {"Vary": "Accept", **(headers or {})}
     if media in (PARQUET, ARROW):
-        binary = _parquet if media == PARQUET else _arrow
-        return Response(binary(_null_for_nan(table)), media_type=media, headers=sent)
-    text = {JSON: _json, CSV: _csv, NDJSON: _ndjson, JSONL: _ndjson}[media]
-    return StreamingResponse(text(table), media_type=media, headers=sent)
+        binary = texts.parquet_bytes if media == PARQUET else texts.arrow_bytes
+        return Response(binary(texts.null_for_nan(table)), media_type=media, headers=sent)
+    pieces = {JSON: texts.json_pieces, CSV: texts.csv_pieces, NDJSON: texts.ndjson_pieces, JSONL: texts.ndjson_pieces}[
+        media
+    ]
+    return StreamingResponse(pieces(table), media_type=media, headers=sent)
 
 
 def documented(description: str, example: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
@@ -98,7 +82,7 @@ def documented(description: str, example: Mapping[str, Sequence[Any]]) -> dict[s
     ndjson = "".join(orjson.dumps(row).decode() + "\n" for row in rows)
     text: dict[str, Any] = {"schema": {"type": "string"}}
     binary: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-    columns = {"type": "object", "additionalProperties": {"type": "array", "items": {}}}
+    columns: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "array", "items": {}}}
     return {
         "description": description,
         "content": {
@@ -110,160 +94,3 @@ def documented(description: str, example: Mapping[str, Sequence[Any]]) -> dict[s
             JSONL: {**text, "example": ndjson},
         },
     }
-
-
-# ---------------------------------------------------------------- the five
-
-
-def _json(table: pa.Table) -> Iterator[bytes]:
-    for place, name in enumerate(table.column_names):
-        yield (b"," if place else b"{") + orjson.dumps(name) + b":["
-        first = True
-        for chunk in _chunks(table.select([place])):
-            text = _joined([_texts(chunk.column(0), "json"), _text(",")], "")
-            yield (b"" if first else b",") + text[:-1]
-            first = False
-        yield b"]"
-    yield b"}" if table.num_columns else b"{}"
-
-
-def _ndjson(table: pa.Table) -> Iterator[bytes]:
-    names = [
-        ("," if place else "{") + orjson.dumps(name).decode() + ":" for place, name in enumerate(table.column_names)
-    ]
-    for chunk in _chunks(table):
-        parts: list[Any] = []
-        for name, column in zip(names, chunk.columns, strict=True):
-            parts += [_text(name), _texts(column, "json")]
-        yield _joined([*parts, _text("}\n")], "")
-
-
-def _csv(table: pa.Table) -> Iterator[bytes]:
-    header = pa.array(table.column_names, pa.large_string())
-    yield ",".join(_texts(header, "csv").to_pylist()).encode() + b"\n"
-    for chunk in _chunks(table):
-        *texts, last = (_texts(column, "csv") for column in chunk.columns)
-        yield _joined([*texts, pc.binary_join_element_wise(last, _text("\n"), _text(""))], ",")
-
-
-def _arrow(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
-
-
-def _chunks(table: pa.Table) -> Iterator[pa.RecordBatch]:
-    for start in range(0, table.num_rows, ROWS):
-        yield table.slice(start, ROWS).combine_chunks().to_batches()[0]
-
-
-def _joined(parts: list[Any], separator: str) -> bytes:
-    """The rows of `parts` joined side by side, then end to end: Arrow keeps a column's strings in one run of bytes."""
-    rows = pc.binary_join_element_wise(*parts, _text(separator))
-    ends = np.frombuffer(rows.buffers()[1], dtype=np.int64)[rows.offset : rows.offset + len(rows) + 1]
-    return rows.buffers()[2][int(ends[0]) : int(ends[-1])].to_pybytes()
-
-
-def _text(value: str) -> Any:
-    return pa.scalar(value, pa.large_string())
-
-
-# ---------------------------------------------------------------- a column as text
-
-
-def _texts(column: pa.Array, dialect: Text) -> pa.Array:
-    """Each value as it stands in the text, missing ones as that text says it: (n,) large_string without nulls."""
-    kind = column.type
-    missing = "null" if dialect == "json" else ""
-    if pa.types.is_dictionary(kind):
-        column, kind = column.dictionary_decode(), kind.value_type
-    if pa.types.is_timestamp(kind):
-        texts = _stamps(column, quoted=dialect == "json")
-    elif pa.types.is_floating(kind):
-        column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, kind))
-        texts = pc.cast(column, pa.large_string())
-    elif pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        texts = pc.cast(column, pa.large_string())
-    else:
-        texts = _strings(column, dialect)
-    return pc.fill_null(texts, _text(missing))
-
-
-def _strings(column: pa.Array, dialect: Text) -> pa.Array:
-    """Strings quoted where the text needs it; each distinct one is looked at once, for keys repeat."""
-    coded = pc.dictionary_encode(column)
-    made = [_quoted(value, dialect) for value in coded.dictionary.to_pylist()]
-    return pa.array(made, pa.large_string()).take(coded.indices)
-
-
-def _quoted(value: str, dialect: Text) -> str:
-    if dialect == "json":
-        return orjson.dumps(value).decode()
-    # An empty string is quoted, so that it is not read as missing.
-    plain = value and not any(mark in value for mark in ',"\r\n') and value.strip() == value
-    return value if plain else '"' + value.replace('"', '""') + '"'
-
-
-def _stamps(column: pa.Array, quoted: bool) -> pa.Array:
-    """RFC 3339 texts with the offset of the column's zone at each time, microseconds only where the column has any."""
-    zone = ZoneInfo(column.type.tz or "UTC")
-    column = column.cast(pa.timestamp("us", column.type.tz))
-    times = np.asarray(pc.fill_null(column.cast(pa.int64()), 0), dtype=np.int64)
-    offsets = _offsets(times, zone)
-    local = (times + offsets * 60_000_000).view("datetime64[us]")
-    unit = "us" if (times % 1_000_000).any() else "s"
-    clock = np.datetime_as_string(local, unit=unit).astype("S")
-    clock = clock.view(np.uint8).reshape(len(times), -1)[:, : 19 if unit == "s" else 26]  # (n, characters)
-    hours, minutes = np.divmod(np.abs(offsets), 60)
-    digits = np.stack([hours // 10, hours % 10, minutes // 10, minutes % 10], axis=1).astype(np.uint8) + ord("0")
-    sign = np.where(offsets < 0, ord("-"), ord("+")).astype(np.uint8)[:, None]
-    colon = np.full((len(times), 1), ord(":"), np.uint8)
-    parts = [clock, sign, digits[:, :2], colon, digits[:, 2:]]
-    if quoted:
-        quote = np.full((len(times), 1), ord('"'), np.uint8)
-        parts = [quote, *parts, quote]
-    texts = np.concatenate(parts, axis=1)  # (n, characters)
-    ends = pa.array(np.arange(len(times) + 1, dtype=np.int64) * texts.shape[1])
-    buffers = [ends.buffers()[1], pa.py_buffer(texts.tobytes())]
-    made = pa.LargeStringArray.from_buffers(len(times), *buffers)
-    return pc.if_else(pc.is_valid(column), made, pa.scalar(None, pa.large_string()))
-
-
-def _offsets(times: NDArray[np.int64], zone: ZoneInfo) -> NDArray[np.int64]:
-    """Minutes east of UTC at each time. A day whose ends agree has one offset; other days are looked at one by one.
-
-    Before zones were kept by the minute (mean solar time) the offset is rounded to minutes, which RFC 3339 asks for;
-    the instant stays exact, since the clock is shifted by the same minutes.
-    """
-    days, where = np.unique(times // DAY, return_inverse=True)
-    starts = np.array([_offset(int(day) * DAY, zone) for day in days], dtype=np.int64)
-    ends = np.array([_offset((int(day) + 1) * DAY - 1, zone) for day in days], dtype=np.int64)
-    offsets = starts[where]
-    for row in np.flatnonzero((starts != ends)[where]):
-        offsets[row] = _offset(int(times[row]), zone)
-    return offsets
-
-
-def _offset(time: int, zone: ZoneInfo) -> int:
-    moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=time)
-    try:
-        shift = moment.astimezone(zone).utcoffset() or dt.timedelta()
-    except OverflowError:  # within a day of year 1 or 9999
-        shift = dt.timedelta()
-    return int((shift.total_seconds() + 30) // 60)
-
-
-def _null_for_nan(table: pa.Table) -> pa.Table:
-    for place, field in enumerate(table.schema):
-        if pa.types.is_floating(field.type):
-            column = table.column(place)
-            finite = pc.if_else(pc.is_finite(column), column, pa.scalar(None, field.type))
-            table = table.set_column(place, field, finite)
-    return table

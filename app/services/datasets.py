@@ -16,11 +16,22 @@ from app.services.ingest.keys import key_problem
 from app.services.ingest.stamps import MAX_STEP
 from app.services.ingest.upload import Audit, Known, Upload
 from app.services.revisions import Outcome, draft, find, revision_of, store
-from app.services.series import read_columns, read_series, series_rows
+from app.services.series import Span, next_keys, read_columns, read_series, series_rows
 from app.services.sheets import Limits, same
 from models import Calendar
 
-__all__ = ["Limits", "Outcome", "draft", "find", "read_columns", "read_series", "revision_of", "store"]
+__all__ = [
+    "Limits",
+    "Outcome",
+    "Span",
+    "draft",
+    "find",
+    "next_keys",
+    "read_columns",
+    "read_series",
+    "revision_of",
+    "store",
+]
 
 
 # ---------------------------------------------------------------- the noun

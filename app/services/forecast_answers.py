@@ -64,8 +64,13 @@ def document(answer: Answer, request_id: str | None, timestamps: bool) -> dict[s
         "frequency": answer.calendar.frequency.name,
         "request_id": request_id,
         "forecasts": rows,
-        "warnings": [_warning(note, forecast.keys) for note in answer.notes],
+        "warnings": warnings(answer),
     }
+
+
+def warnings(answer: Answer) -> list[dict[str, Any]]:
+    """What the notes say, ready for JSON: code, message and, where they are about some series, those."""
+    return [_warning(note, answer.forecast.keys) for note in answer.notes]
 
 
 def table(answer: Answer) -> Any:

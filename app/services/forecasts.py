@@ -5,7 +5,7 @@ answers), `read_…` (the series), `answer` (one batched forward). What leaves i
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from app.db.tables import DatasetRow, RevisionRow
 from app.errors import Complaint, Conflict, Invalid, TooLarge
 from app.services import datasets
+from app.services.datasets import Span
 from app.services.forecast_answers import Answer
 from app.services.forecast_inputs import (
     Columns,
@@ -139,7 +140,7 @@ def read_stored(
     """
     dataset, revision = found
     _check_size(revision.series if ask.keys is None else len(ask.keys), shape)
-    read = _read(session, dataset, revision.number, ask.keys, chosen)
+    read = read_last(session, dataset, revision.number, ask.keys, chosen)
     if chosen.opened.any_frequency:
         names = {name for columns in ask.future.values() for name in columns}
         return replace(read, notes=ignored({*names, *known_columns(session, dataset.id)}))
@@ -205,7 +206,7 @@ def append(session: Session, chosen: Chosen, dataset: str, points: Sequence[Arri
     times, notes = instants([point.timestamp for point in points], datasets.calendar_of(row), "/points/{}/timestamp")
     rows = [(point.key, int(time), point.value) for point, time in zip(points, times, strict=True)]
     outcome = datasets.append_points(session, row, rows)
-    read = _read(session, row, outcome.revision.number, keys, chosen)
+    read = read_last(session, row, outcome.revision.number, keys, chosen)
     if chosen.opened.any_frequency:
         notes += ignored(known_columns(session, row.id))
     return replace(read, notes=notes)
@@ -269,13 +270,15 @@ def _computed(opened: OpenArtifact, series: Sequence[Series], shape: Shape) -> F
     )
 
 
-def _read(session: Session, dataset: DatasetRow, revision: int, keys: Iterable[str] | None, chosen: Chosen) -> Read:
-    """The last steps of the series as the version knows them: with the covariates that it reads."""
-    wanted = None if keys is None else list(keys)
+def read_last(
+    session: Session, dataset: DatasetRow, revision: int, keys: Sequence[str] | Span | None, chosen: Chosen
+) -> Read:
+    """The last steps of the series as the version knows them: with the covariates that it reads. Raises NotFound for
+    keys that are not there."""
     calendar = datasets.calendar_of(dataset)
     opened = chosen.on(calendar)
     names = [one.name for one in opened.design.columns]
-    series = datasets.read_series(session, dataset, revision, wanted, opened.context, beside=names)
+    series = datasets.read_series(session, dataset, revision, keys, opened.context, beside=names)
     if names:
         series = opened.recoded(series, datasets.read_columns(session, dataset, revision))
     dated = [len(one.target) > 0 for one in series]  # a target ends with its last known value

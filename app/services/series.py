@@ -21,6 +21,14 @@ ASKED = 1000  # keys in one query
 FAR = 2**62  # later than any step
 
 
+@dataclass(frozen=True)
+class Span:
+    """The keys after `after` (None: from the first) up to `last`, both as they sort."""
+
+    after: str | None
+    last: str
+
+
 # ---------------------------------------------------------------- series as the core takes them
 
 
@@ -28,12 +36,13 @@ def read_series(
     session: Session,
     dataset: DatasetRow,
     revision: int | None = None,
-    keys: Sequence[str] | None = None,
+    keys: Sequence[str] | Span | None = None,
     last: int | None = None,
     *,
     beside: Collection[str] | None = None,
 ) -> list[Series]:
-    """The dataset's series at a revision (the head, left out), in key order or in the order of `keys`.
+    """The dataset's series at a revision (the head, left out), in key order or in the order of `keys`; of a span of
+    keys those that are there.
 
     Each target ends with its last value, the origin, and begins with its first, or the first of the `last` steps;
     future covariates run on after it. All series have all covariate columns, or those of `beside` that there are.
@@ -50,7 +59,7 @@ def read_series(
         for row in rows:
             if row.id in painted:
                 found[row.key] = _series(row, painted[row.id], statics.get(row.id, {}), columns, last)
-    if keys is None:
+    if keys is None or isinstance(keys, Span):
         return list(found.values())
     if missing := [key for key in keys if key not in found]:
         raise unknown(dataset, missing, at.number)
@@ -80,10 +89,19 @@ def columns_at(session: Session, revision: RevisionRow) -> dict[str, ColumnRow]:
     return {column.name: column for column in session.scalars(wanted.order_by(ColumnRow.name))}
 
 
-def series_rows(session: Session, dataset_id: int, keys: Sequence[str] | None) -> Iterator[Any]:
+def next_keys(session: Session, dataset_id: int, after: str | None, size: int) -> list[str]:
+    """The `size` keys that follow `after` in a dataset (None: its first ones), at whatever revision they came."""
+    wanted = select(SeriesRow.key).where(SeriesRow.dataset_id == dataset_id).order_by(SeriesRow.key).limit(size)
+    return list(session.scalars(wanted if after is None else wanted.where(SeriesRow.key > after)))
+
+
+def series_rows(session: Session, dataset_id: int, keys: Sequence[str] | Span | None) -> Iterator[Any]:
     """(id, key, phase) of the dataset's series by key, or of those named."""
     wanted = select(SeriesRow.id, SeriesRow.key, SeriesRow.phase).where(SeriesRow.dataset_id == dataset_id)
-    if keys is None:
+    if isinstance(keys, Span):
+        wanted = wanted.where(SeriesRow.key <= keys.last)
+        wanted = wanted if keys.after is None else wanted.where(SeriesRow.key > keys.after)
+    if keys is None or isinstance(keys, Span):
         yield from session.execute(wanted.order_by(SeriesRow.key)).all()
         return
     # No stored key holds a control character, and PostgreSQL does not take the first of them in a text.

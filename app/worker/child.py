@@ -18,13 +18,13 @@ from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
 from app.errors import AppError, Invalid
 from app.http import logs
-from app.services import attempts, backtests, training
+from app.services import attempts, backtests, forecast_jobs, training
 from app.services.attempts import Attempt, Fenced
 from app.worker.reporter import Reporter
 
 log = logging.getLogger("gatecast.worker")
 
-WORK = {"train": training.run, "backtest": backtests.run}
+WORK = {"train": training.run, "backtest": backtests.run, "forecast": forecast_jobs.run}
 NICE = 2  # on a shared CPU the server answers first
 UNKNOWN_END = 70  # exit status: the row could not be written; the parent tries again
 

@@ -15,6 +15,7 @@ from fastapi.responses import StreamingResponse
 
 from app.errors import NotAcceptable
 from app.http import formats
+from app.services import texts
 
 
 def asking(accept: str | None) -> Request:
@@ -113,7 +114,7 @@ def test_an_empty_table_is_written_whole(table: pa.Table, media: str) -> None:
 
 
 def test_text_longer_than_one_piece_is_joined_without_a_seam() -> None:
-    rows = formats.ROWS * 2 + 7
+    rows = texts.ROWS * 2 + 7
     table = pa.table({"key": pa.array(["x"] * rows), "value": np.arange(rows) / 2})
     assert orjson.loads(body(formats.table_response(table, formats.JSON)))["value"] == (np.arange(rows) / 2).tolist()
     read = pyarrow.csv.read_csv(io.BytesIO(body(formats.table_response(table, formats.CSV))))

@@ -72,7 +72,6 @@ def test_a_refused_job_leaves_neither_row_nor_queue_entry(client: TestClient, da
     ("changes", "pointer"),
     [
         ({"kind": "tune"}, "/kind"),
-        ({"kind": "forecast"}, "/kind"),
         ({"modle": "x"}, "/modle"),
         ({"config": {"hiden": 4}}, "/config/hiden"),
         ({"config": {"hidden": 3}}, "/config/hidden"),

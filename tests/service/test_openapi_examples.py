@@ -1,5 +1,6 @@
 """The document's examples run as they stand, in the order a person would go, and answer as the document says."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.cli.demo import FILE
+from app.config import Settings
 from app.db.session import Database
 from app.db.tables import BacktestRow, JobRow
 
@@ -25,6 +27,7 @@ ORDER = [
     "show_audit",
     "list_series",
     "read_points",
+    "download_result",
     "create_job",
     "list_jobs",
     "show_job",
@@ -58,8 +61,10 @@ ORDER = [
 
 
 @pytest.fixture
-def seeded(client: TestClient, database: Database, publish: Callable[..., int], base: None) -> TestClient:
-    """As after `gatecast demo` and a backtest: dataset `gasoline`, and model `fuel` with two versions."""
+def seeded(
+    client: TestClient, database: Database, settings: Settings, publish: Callable[..., int], base: None
+) -> TestClient:
+    """As after `gatecast demo`, a backtest and a forecast job: dataset `gasoline`, model `fuel` with two versions."""
     upload = {"content": FILE.read_bytes(), "headers": {"Content-Type": "text/csv"}}
     assert client.post("/v1/datasets/gasoline/revisions", **upload).status_code == 201  # type: ignore[arg-type]
     publish("fuel", frequency="W-FRI")
@@ -70,6 +75,17 @@ def seeded(client: TestClient, database: Database, publish: Callable[..., int], 
         session.flush()
         kept = {name: value for name, value in shown.items() if name not in ("created_at", "by_series")}
         session.add(BacktestRow(**kept, by_series=EXAMPLES["list_backtest_series"]["series"]))
+        operation = client.app.openapi()["paths"]["/v1/jobs/{job}/result"]["get"]  # type: ignore[attr-defined]
+        job = operation["parameters"][0]["schema"]["examples"][0]
+        shown = operation["responses"]["200"]["content"]["text/csv"]["example"].encode()
+        said = {
+            "file": f"{job}-1.csv",
+            "size_bytes": len(shown),
+            "digest": f"sha256:{hashlib.sha256(shown).hexdigest()}",
+        }
+        session.add(JobRow(id=job, kind="forecast", state="succeeded", spec={"format": "csv"}, result=said))
+    (settings.data / "results").mkdir()
+    (settings.data / "results" / said["file"]).write_bytes(shown)
     return client
 
 
@@ -120,7 +136,7 @@ class Replay:
     def answers(self, operation: dict[str, Any]) -> list[str | None]:
         """Each media type that can be asked for, where there is a choice."""
         content = operation["responses"].get("200", {}).get("content", {})
-        return list(content) if "text/csv" in content else [None]
+        return list(content) if {"text/csv", "application/json"} <= set(content) else [None]
 
     def check(self, name: str, operation: dict[str, Any], answer: Any, accept: str | None) -> None:
         assert answer.status_code < 300, (name, answer.text)

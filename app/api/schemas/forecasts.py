@@ -59,7 +59,8 @@ Key = Annotated[
 ]
 
 
-def _distinct(values: list[float]) -> list[float]:
+def distinct(values: list[float]) -> list[float]:
+    """Levels in order. Raises ValueError when one is there twice."""
     if len(set(values)) < len(values):
         raise ValueError("each quantile level may be asked for once")
     return sorted(values)
@@ -69,7 +70,7 @@ class _Shape(In):
     """What the two questions share."""
 
     horizon: int = Field(default=1, ge=1, description="How many steps to forecast; 1 is the next step.")
-    quantiles: Annotated[list[Level], AfterValidator(_distinct)] = Field(
+    quantiles: Annotated[list[Level], AfterValidator(distinct)] = Field(
         default=[0.1, 0.5, 0.9], max_length=999, description="Any levels between 0 and 1; none: the mean alone."
     )
 

@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
+    AfterValidator,
     ConfigDict,
     Field,
     RootModel,
@@ -17,11 +18,12 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from app.api.schemas.common import DatasetName, In, ModelName, ModelReference, Out
+from app.api.schemas.forecasts import BASE, Key, Level, distinct
 from app.db.tables import JobRow
 from models import TrainConfig
 
 Kind = Literal["train", "tune", "backtest", "forecast"]
-TO_COME = ("tune", "forecast")
+TO_COME = ("tune",)
 State = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 Baseline = Literal["naive", "seasonal_naive", "naive2", "auto_ets", "auto_theta", "auto_arima", "mstl"]
 REVISION = Field(None, ge=1, le=2**31 - 1, description="Revision of the dataset; left out: its newest one.")
@@ -96,7 +98,37 @@ class BacktestIn(In):
     )
 
 
-class JobIn(RootModel[Annotated[TrainIn | BacktestIn, Field(discriminator="kind")]]):
+class ForecastJobIn(In):
+    """Forecast many series into a file."""
+
+    kind: Literal["forecast"]
+    dataset: DatasetName
+    model: ModelReference = Field(
+        BASE, description="Which version answers; left out: `base`, which comes with the server."
+    )
+    series: Annotated[list[Key], Field(min_length=1, max_length=10_000, fail_fast=True)] | None = Field(
+        None, description="Keys of the series; left out: all of the dataset's, however many."
+    )
+    revision: int | None = REVISION
+    horizon: int | None = Field(
+        None, ge=1, le=10_000, description="Steps ahead; left out: what the version was trained for."
+    )
+    quantiles: Annotated[list[Level], AfterValidator(distinct)] = Field(
+        [0.1, 0.5, 0.9], max_length=999, description="Any levels between 0 and 1; none: the mean alone."
+    )
+    format: Literal["parquet", "csv"] = Field("parquet", description="Of the file.")
+
+    @field_validator("series")
+    @classmethod
+    def _each_once(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and len(set(value)) < len(value):
+            seen: set[str] = set()
+            twice = next(key for key in value if key in seen or seen.add(key))
+            raise ValueError(f"series {twice!r} is named twice")
+        return value
+
+
+class JobIn(RootModel[Annotated[TrainIn | BacktestIn | ForecastJobIn, Field(discriminator="kind")]]):
     """What to do; `kind` says which fields there are."""
 
     @model_validator(mode="before")
@@ -105,7 +137,7 @@ class JobIn(RootModel[Annotated[TrainIn | BacktestIn, Field(discriminator="kind"
         """Of the kinds to come, say that they are not here yet rather than that nobody knows them."""
         kind: Any = cast(dict[str, Any], value).get("kind") if isinstance(value, dict) else None
         if kind in TO_COME:
-            message = "Not available in this release; train and backtest are"
+            message = "Not available in this release; train, backtest and forecast are"
             line = InitErrorDetails(type=PydanticCustomError("not_available", message), loc=("kind",), input=kind)
             raise ValidationError.from_exception_data("JobIn", [line])
         return cast(Any, value)

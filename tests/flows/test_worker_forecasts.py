@@ -1,0 +1,81 @@
+"""A forecast job under real kills: its file is the one of a job that nothing happened to."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.config import Settings
+from app.db.session import Database
+from app.services import datasets
+
+# Each series takes 200,000 numbers, so that a part holds ten.
+ASK = {"horizon": 2000, "quantiles": [round(0.01 * level, 2) for level in range(1, 100)]}
+FIRST = int(np.datetime64("2026-01-01", "us").astype(np.int64))
+
+
+@pytest.fixture
+def many(database: Database) -> str:
+    """The name of a stored dataset: 60 hourly series of 48 points."""
+    points = [
+        (f"s{number:02d}", FIRST + hour * 3_600_000_000, float((hour * (number + 3)) % 24))
+        for number in range(60)
+        for hour in range(48)
+    ]
+    with database.write("default") as session:
+        datasets.append_points(session, datasets.create(session, "many", ("h", "UTC"), {}), points)
+    return "many"
+
+
+def until(found: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 120
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_killed_and_a_cancelled_job_end_with_the_same_file(
+    jobs: Any, start_worker: Callable[[], Any], settings: Settings, many: str
+) -> None:
+    trained = jobs.train(3)
+    worker = start_worker()
+    jobs.wait(trained, "succeeded")
+
+    def ask() -> str:
+        body = {"kind": "forecast", "dataset": many, "model": "load", "format": "csv", **ASK}
+        answer = jobs.client.post("/v1/jobs", json=body)
+        assert answer.status_code == 202, answer.text
+        return answer.json()["id"]
+
+    def parts(job: str) -> list[str]:
+        return sorted(path.name for path in (settings.checkpoints / job).glob("part-*"))
+
+    killed, cancelled, whole = ask(), ask(), ask()
+    until(lambda: parts(killed))
+    before = {name: (settings.checkpoints / killed / name).stat().st_mtime_ns for name in parts(killed)}
+    os.kill(worker.until_at_work(), signal.SIGKILL)
+    until(lambda: jobs.show(killed)["attempt"] == 2)
+    kept = {name: (settings.checkpoints / killed / name).stat().st_mtime_ns for name in before}
+    assert kept == before
+    ended = jobs.wait(killed, "succeeded", "failed")
+    assert (ended["state"], ended["attempt"], ended["progress"]["fraction"]) == ("succeeded", 2, 1.0)
+    assert any("SIGKILL" in line for line in jobs.lines(killed))
+    assert jobs.begun_at(killed, attempt=2) >= 10
+
+    until(lambda: parts(cancelled))
+    assert jobs.client.post(f"/v1/jobs/{cancelled}/cancel").json()["state"] == "cancelled"
+    until(lambda: jobs.show(whole)["state"] != "pending")  # the slot is free again
+    assert parts(cancelled)
+    assert jobs.client.post(f"/v1/jobs/{cancelled}/retry").status_code == 202
+
+    results = [jobs.wait(job, "succeeded", "failed")["result"] for job in (killed, whole, cancelled)]
+    assert len({result["digest"] for result in results}) == 1
+    assert [result["rows"] for result in results] == [60 * 2000] * 3
+    assert not any(parts(job) for job in (killed, cancelled, whole))
+    with jobs.client.stream("GET", results[0]["href"]) as sent:
+        assert next(sent.iter_lines()).startswith("key,timestamp,mean,q0.01,q0.02,")
+    assert worker.stop() == 0
