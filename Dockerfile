@@ -13,7 +13,8 @@ RUN python -m venv --without-pip /venv
 # Dependencies before our own code, so that a change of code does not fetch them again.
 COPY pyproject.toml ./
 RUN python -c "import re, tomllib; \
-all = tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']; \
+project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+all = project['dependencies'] + project['optional-dependencies']['s3']; \
 training = [d for d in all if re.split('[^a-z]', d)[0] in ('torch', 'onnx', 'onnxscript', 'safetensors')]; \
 open('/serving.txt', 'w').write('\n'.join(d for d in all if d not in training)); \
 open('/training.txt', 'w').write('\n'.join(training)); \

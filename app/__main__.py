@@ -209,7 +209,7 @@ def worker(
     settings = settings_with(data=data, slots=slots, device=device)
     logs.configure(settings.log_level, settings.log_format)
     database = Database(settings.url)
-    _refused(ready.check, database)
+    _refused(ready.check, settings, database)
     database.close()
     if until_eof:
         stop_at_eof()

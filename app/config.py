@@ -5,6 +5,8 @@ Hyper-parameters are never settings: they travel in the job, then in the manifes
 """
 
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +14,16 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
+BUCKET = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9][A-Za-z0-9._-]*)*/?"
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A place in an object store, and the folder of this machine that holds copies of at most `limit` bytes of it."""
+
+    url: str
+    cache: Path
+    limit: int
 
 
 class Settings(BaseSettings):
@@ -51,6 +63,12 @@ class Settings(BaseSettings):
     max_span: int = Field(10_000_000, ge=1000, description="Most steps between a series' first and last point.")
     max_horizon: int = Field(10_000, ge=1, description="Longest horizon of a forecast, in steps.")
     max_queue: int = Field(1000, ge=1, description="Most jobs waiting at once; more are refused with 429.")
+    store_url: str | None = Field(
+        None, description="Object store for the versions, s3://bucket/prefix; left out, a folder in the data folder."
+    )
+    cache_bytes: int = Field(
+        10 * 1024 * MIB, ge=MIB, description="Size of the local copies of an object store's versions, the last used."
+    )
     max_versions_loaded: int = Field(64, ge=1, description="Versions kept open in memory by one API process.")
     slots: int = Field(1, ge=1, le=64, description="Jobs a worker runs at once on each of its devices.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Device the worker trains on.")
@@ -74,6 +92,15 @@ class Settings(BaseSettings):
             raise ValueError("an API key needs at least 8 characters")
         return value
 
+    @field_validator("store_url")
+    @classmethod
+    def _store_is_a_bucket(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        if not re.fullmatch(BUCKET, value):
+            raise ValueError("expected s3://bucket or s3://bucket/prefix; credentials go into AWS_* variables")
+        return value
+
     @property
     def url(self) -> str:
         """SQLAlchemy URL of the database; psycopg 3 is named for any PostgreSQL URL."""
@@ -86,9 +113,11 @@ class Settings(BaseSettings):
         return url
 
     @property
-    def store(self) -> Path:
-        """Folder of the model store."""
-        return self.data / "models"
+    def store(self) -> Path | Bucket:
+        """The model store: a folder, or a bucket with the folder of its copies."""
+        if self.store_url is None:
+            return self.data / "models"
+        return Bucket(self.store_url.rstrip("/"), self.data / "copies", self.cache_bytes)
 
     @property
     def spool(self) -> Path:

@@ -110,6 +110,10 @@ class Unavailable(AppError):
     status, code, title = 503, "unavailable", "The server is not ready for this"
 
 
+class StoreAway(Unavailable):
+    code = "store-away"
+
+
 # ---------------------------------------------------------------- what /docs/errors says
 
 
@@ -288,6 +292,11 @@ CODES = {
         503,
         "The database does not answer, its tables are old, or the model store cannot be written.",
         "`errors` names which; each has a hint.",
+    ),
+    "store-away": Kind(
+        503,
+        "The object store that keeps the versions does not answer, or refuses.",
+        "Try again after `Retry-After`; operators find the cause in `detail` and at /readyz.",
     ),
     "reader-ended": Kind(
         503,

@@ -18,6 +18,7 @@ from app import store
 from app.api import backtests, datasets, forecasts, jobs, registry, revisions, series, system
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
+from app.errors import StoreAway
 from app.http.chores import attempt
 from app.http.docs import install_docs
 from app.http.encodings import Encodings
@@ -92,7 +93,7 @@ def _operation_id(route: APIRoute) -> str:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     settings: Settings = app.state.settings
-    for folder in (settings.store, settings.spool, settings.checkpoints):
+    for folder in (store.here(settings.store), settings.spool, settings.checkpoints):
         folder.mkdir(parents=True, exist_ok=True)
     sweep_spool(settings, time.time())
     await warm(app)
@@ -153,7 +154,13 @@ def sweep_spool(settings: Settings, now: float) -> None:
 
 def sweep_store(settings: Settings, database: Database, now: float) -> None:
     """Drop the version folders of attempts that died before their version was recorded."""
-    with database.read(EVERY_WORKSPACE) as session:
-        left = rubbish(session, store.names(settings.store))
-    for name in store.sweep(settings.store, left, now):
+    try:
+        known = store.names(settings.store)
+        with database.read(EVERY_WORKSPACE) as session:
+            left = rubbish(session, known)
+        swept = store.sweep(settings.store, left, now)
+    except StoreAway as error:
+        log.warning("the model store is not swept: %s", error)
+        return
+    for name in swept:
         log.info("dropped %s from the model store: its attempt died before it was recorded", name)

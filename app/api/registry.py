@@ -164,7 +164,7 @@ def read_card(model: ModelAliasPath, number: NumberPath, request: Request, sessi
     """What a version is, in words and Markdown: what it learned from, what it is good for, its scores."""
     row = registry.model_of(session, model)
     version = registry.find_version(session, row, number)
-    manifest = store.manifest(store.local(request.app.state.settings.store, version.folder), version.digest)
+    manifest = store.read_manifest(request.app.state.settings.store, version.folder, version.digest)
     document = registry_pages.version_documents(session, row, [version])[0]
     return Markdown(registry_pages.card(document, manifest))
 

@@ -1,11 +1,11 @@
 """Whether this process can do its work: the database answers, its tables are this program's, the store takes files."""
 
 import logging
-import tempfile
 
 from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import store
 from app.config import Settings
 from app.db.migrate import is_current, migrate
 from app.db.session import Database
@@ -25,19 +25,22 @@ def prepare(settings: Settings, database: Database) -> None:
     Unavailable."""
     if database.is_sqlite:
         migrated(settings, database)
-    check(database)
+    check(settings, database)
 
 
-def check(database: Database) -> None:
-    """Raises Unavailable unless the database answers and its tables are this program's."""
+def check(settings: Settings, database: Database) -> None:
+    """Raises Unavailable unless the database answers, its tables are this program's, and an object store can be written
+    where one is named."""
     if complaint := _database(database):
         raise Unavailable(f"{complaint.message}.", code="not-ready", errors=[complaint])
+    store.greet(settings.store)
 
 
 def migrated(settings: Settings, database: Database, revision: str = "head", own_base: str | None = None) -> None:
     """Bring the database to a revision, and at the newest one put the model that comes with the program into it, after
     a model of somebody's own that has its name got the name `own_base`. Raises Unavailable when the database does not
     answer or does not know the revision, or the store takes no files, and what `shipped.rename_own` raises."""
+    store.greet(settings.store)
     try:
         migrate(database, revision)
         if own_base is not None:
@@ -69,12 +72,9 @@ def _database(database: Database) -> Complaint | None:
 
 
 def _store(settings: Settings) -> Complaint | None:
-    try:
-        settings.store.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=settings.store) as file:
-            file.write(b"ready?")
-            file.flush()
-    except OSError as error:
+    if message := store.missing(settings.store):
         hint = "Make the data folder writable for this user, or free some space."
-        return Complaint("store", f"The model store cannot be written ({error.strerror})", hint=hint)
+        if settings.store_url is not None:
+            hint = "Start the object store, or check its address and the credentials."
+        return Complaint("store", message, hint=hint)
     return None

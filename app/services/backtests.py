@@ -84,7 +84,7 @@ def run(attempt: Attempt) -> None:
         columns = datasets.read_columns(session, dataset, spec["revision"])
         version = registry.resolve(session, f"{spec['model']}/{spec['version']}").version
         folder, digest = version.folder, version.digest
-    store.verify(path := store.local(attempt.settings.store, folder), digest)
+    path = store.verified(attempt.settings.store, folder, digest, store.PATIENCE)
     opened = replace(open_artifact(path).at(calendar), calendar=calendar)  # the clock on which the series lie
     series = opened.recoded(series, columns)
     asked = BacktestPlan(spec["origins"], spec["horizon"], spec["step"], tuple(spec["baselines"]))

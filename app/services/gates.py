@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app import store
-from app.errors import AppError, NotFound
+from app.errors import AppError, NotFound, StoreAway
 from app.services import registry
 from app.services.attempts import Attempt
 from app.services.registry import CHAMPION, Gate
@@ -60,7 +60,7 @@ def compare(attempt: Attempt, series: Sequence[Series], columns: Sequence[Column
     origins = dict(result.origins)
     ours = open_artifact(result.artifact)
     try:
-        store.verify(path := store.local(attempt.settings.store, champion.folder), champion.digest)
+        path = store.verified(attempt.settings.store, champion.folder, champion.digest, store.PATIENCE)
         theirs = open_artifact(path)
         theirs = replace(theirs, config=theirs.config.replace(season=ours.config.season), calendar=ours.calendar)
         pair = [(one, one.recoded(series, columns)) for one in (ours, theirs)]
@@ -72,6 +72,8 @@ def compare(attempt: Attempt, series: Sequence[Series], columns: Sequence[Column
         if refusal is None and ours.horizon < theirs.horizon and other is not None and value < other:
             wide, other_wide, _ = _figures(attempt, pair, theirs.horizon)
             refusal = shorter((ours.horizon, theirs.horizon), wide, other_wide)
+    except StoreAway:  # which says nothing of the champion
+        raise
     except (AppError, ValueError) as error:
         log.warning("job %s: version %d cannot be scored: %s", attempt.job, champion.number, error)
         origins["champion_error"] = str(error)

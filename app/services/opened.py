@@ -4,7 +4,6 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from app import store
@@ -17,8 +16,8 @@ class OpenVersions:
     """The `limit` versions asked for last. Which version a name stands for is never kept here: that is read from the
     database each time, so a moved alias is seen by the next request. Safe to use from several threads."""
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        self._store, self._limit = folder, limit
+    def __init__(self, place: store.Place, limit: int) -> None:
+        self._store, self._limit = place, limit
         self._open: OrderedDict[tuple[str, str], OpenArtifact] = OrderedDict()
         self._lock = threading.Lock()  # held for a moment
         self._loading = threading.Lock()  # held while a version is read: two requests never load it twice
@@ -26,15 +25,14 @@ class OpenVersions:
     def get(self, folder: str, digest: str) -> OpenArtifact:
         """The version in this folder of the store, ready to answer.
 
-        Raises Unavailable `artifact-damaged` when the files are not the published ones or cannot be read.
+        Raises Unavailable `artifact-damaged` when the files are not the published ones or cannot be read, StoreAway.
         """
         if found := self._find((folder, digest)):
             return found
         with self._loading:
             if found := self._find((folder, digest)):
                 return found
-            path = store.local(self._store, folder)
-            store.verify(path, digest)
+            path = store.verified(self._store, folder, digest)
             try:
                 opened = open_artifact(path)
             except (ValueError, KeyError, json.JSONDecodeError) as error:

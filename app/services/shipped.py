@@ -65,31 +65,33 @@ def rename_own(database: Database, new: str) -> None:
             row.name = new
 
 
-def _is_in_place(session: Session, folder: Path, digest: str) -> bool:
+def _is_in_place(session: Session, place: store.Place, digest: str) -> bool:
     query = select(VersionRow.folder).join(ModelRow, ModelRow.id == VersionRow.model_id)
     query = query.join(AliasRow, (AliasRow.model_id == ModelRow.id) & (AliasRow.version == VersionRow.number))
     query = query.where(ModelRow.name == BASE, ModelRow.workspace == EVERY_WORKSPACE)
     found = session.scalar(query.where(AliasRow.name == CHAMPION, VersionRow.digest == digest))
-    return found is not None and _is_whole(folder, found, digest)
+    return found is not None and _is_whole(place, found, digest)
 
 
-def _is_whole(folder: Path, name: str, digest: str) -> bool:
+def _is_whole(place: store.Place, name: str, digest: str) -> bool:
     try:
-        store.verify(store.local(folder, name), digest)
-    except Unavailable:
+        store.verified(place, name, digest)
+    except Unavailable as error:
+        if error.code != store.DAMAGED:  # it may well be whole
+            raise
         return False
     return True
 
 
-def _publish(folder: Path, source: Path, name: str, digest: str) -> None:
+def _publish(place: store.Place, source: Path, name: str, digest: str) -> None:
     """The package's files in the store, unless they are there: from a try that died before its commit, say."""
-    if _is_whole(folder, name, digest):
+    if _is_whole(place, name, digest):
         return
-    store.remove(folder, name)
-    reserved = store.reserve(folder, name)
+    store.remove(place, name)
+    reserved = store.reserve(place, name)
     for file in store.FILES:
         shutil.copyfile(source / file, reserved / file)
-    store.publish(folder, reserved, name)
+    store.publish(place, reserved, name)
 
 
 def _version(source: Path, digest: str) -> NewVersion:

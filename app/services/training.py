@@ -125,9 +125,7 @@ def _start(session: Session, reference: str | None, settings: Settings) -> Path 
     if reference is None:
         return None
     version = registry.resolve(session, reference).version
-    path = store.local(settings.store, version.folder)
-    store.verify(path, version.digest)
-    return path
+    return store.verified(settings.store, version.folder, version.digest, store.PATIENCE)
 
 
 def _publish(attempt: Attempt, artifact: Path) -> Path:
@@ -213,7 +211,7 @@ def _bounded(config: TrainConfig, dataset: DatasetRow) -> TrainConfig:
 
 def _going_on(config: TrainConfig, version: VersionRow, dataset: DatasetRow, settings: Settings) -> TrainConfig:
     """The config of a training that starts from `version`. Raises Conflict and Invalid when it cannot."""
-    manifest = store.manifest(store.local(settings.store, version.folder), version.digest)
+    manifest = store.read_manifest(settings.store, version.folder, version.digest)
     try:
         return continued(config, manifest, Frequency.parse(dataset.frequency or ""))
     except ValueError as error:

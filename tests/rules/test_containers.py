@@ -43,7 +43,7 @@ def services() -> dict[str, Any]:
 
 def test_compose_file_keeps_to_the_specification() -> None:
     parsed = read(filled(FILLED)).to_dict()
-    assert set(parsed["services"]) == {"db", "migrate", "api", "worker", "worker-gpu"}
+    assert set(parsed["services"]) == {"db", "migrate", "api", "api-2", "proxy", "objects", "worker", "worker-gpu"}
 
 
 def test_the_parser_would_complain() -> None:
@@ -79,7 +79,7 @@ def test_references_between_the_parts_hold(services: dict[str, Any]) -> None:
 
 def test_only_loopback_is_published_and_limits_are_set(services: dict[str, Any]) -> None:
     published = [port for service in services.values() for port in service.get("ports", [])]
-    assert published == ["127.0.0.1:8000:8000"]
+    assert published == ["127.0.0.1:8000:8000", "127.0.0.1:8080:8080"]
     for name, service in services.items():
         assert service["restart"], name
         if name != "migrate":
@@ -90,6 +90,21 @@ def test_only_loopback_is_published_and_limits_are_set(services: dict[str, Any])
     devices = services["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert devices == [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]
     assert services["worker-gpu"]["profiles"] == ["gpu"]
+    assert {name for name in services if services[name].get("profiles") == ["scale"]} == {"api-2", "proxy", "objects"}
+
+
+def test_all_of_ours_keep_versions_in_the_same_place(services: dict[str, Any]) -> None:
+    """One that did not would publish where the others do not look."""
+    ours = [
+        service["environment"]
+        for service in services.values()
+        if "GATECAST_DATABASE_URL" in service.get("environment", {})
+    ]
+    assert len(ours) == 5
+    for name in ("GATECAST_DATABASE_URL", "GATECAST_STORE_URL", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID"):
+        assert len({environment[name] for environment in ours}) == 1, name
+    for environment in ours:
+        assert Settings(store_url=environment["GATECAST_STORE_URL"]).store_url is None  # unless it is asked for
 
 
 def test_the_image_runs_as_nobody_special() -> None:

@@ -1,5 +1,5 @@
-"""The model store: one folder a version, on local disk. Written once under a reserved name, published by rename,
-checked against its digest before use. An object store would stand behind the same few functions.
+"""Version folders on local disk: written once under a reserved name, published by rename, checked against their digest
+before use.
 
     {store}/.reserved-{name}/   being written by an attempt
     {store}/{name}/             published: weights.safetensors, forward.onnx, manifest.json
@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Collection
 from io import BufferedReader
 from pathlib import Path
@@ -24,13 +25,14 @@ from app.errors import NotFound, Unavailable
 WEIGHTS, GRAPH, MANIFEST = "weights.safetensors", "forward.onnx", "manifest.json"
 FILES = (WEIGHTS, GRAPH, MANIFEST)
 RESERVED, REMOVED = ".reserved-", ".removed-"
+DAMAGED = "artifact-damaged"
 GRACE_S = 3600.0  # longest time between a publish and the commit that names the folder, generously
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 def reserve(store: Path, name: str) -> Path:
     """An empty folder inside the store, to be filled, then published as `name`. What an earlier try left is dropped."""
-    folder = store / f"{RESERVED}{_checked(name)}"
+    folder = store / f"{RESERVED}{checked(name)}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
@@ -41,9 +43,8 @@ def publish(store: Path, reserved: Path, name: str) -> Path:
 
     Raises ValueError when one of the three files is missing, FileExistsError when `name` is published already.
     """
-    published = store / _checked(name)
-    if missing := [file for file in FILES if not (reserved / file).is_file()]:
-        raise ValueError(f"{name}: expected {', '.join(FILES)} in the folder, missing {', '.join(missing)}")
+    published = store / checked(name)
+    require(reserved, name)
     if published.exists():
         raise FileExistsError(f"version folder {name} is published already")
     for file in sorted(reserved.rglob("*")):
@@ -52,6 +53,12 @@ def publish(store: Path, reserved: Path, name: str) -> Path:
     reserved.rename(published)
     _sync(store)
     return published
+
+
+def require(reserved: Path, name: str) -> None:
+    """Raises ValueError when one of the three files is missing in a folder to be published as `name`."""
+    if lacking := [file for file in FILES if not (reserved / file).is_file()]:
+        raise ValueError(f"{name}: expected {', '.join(FILES)} in the folder, missing {', '.join(lacking)}")
 
 
 def digest(folder: Path) -> str:
@@ -79,38 +86,38 @@ def manifest(folder: Path, expected: str) -> dict[str, Any]:
     try:
         return json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError) as error:
-        raise _damaged(folder, f"{MANIFEST} cannot be read") from error
+        raise damaged(folder.name, f"{MANIFEST} cannot be read") from error
 
 
 def local(store: Path, name: str) -> Path:
     """The folder of a published version, to read from; nothing has been checked yet."""
-    return store / _checked(name)
+    return store / checked(name)
 
 
-def open_file(store: Path, name: str, file: str, expected: str) -> tuple[BufferedReader, str]:
-    """One file of a version, open for reading, and its `sha256:…`, checked against the version's digest `expected`.
-
-    Raises NotFound for anything but the three known files, Unavailable `artifact-damaged` when the bytes are not the
-    published ones.
-    """
+def known(file: str) -> None:
+    """Raises NotFound for anything but the three files of a version."""
     if file not in FILES:
         raise NotFound(f"There is no file {file[:80]!r}: expected one of {', '.join(FILES)}.")
-    folder = local(store, name)
+
+
+def open_file(folder: Path, file: str, expected: str) -> tuple[BufferedReader, str]:
+    """One of the three files of a version, open for reading, and its `sha256:…`, checked against the version's digest
+    `expected`. Raises Unavailable `artifact-damaged` when the bytes are not the published ones."""
     wanted = (_entries(folder, expected) | {MANIFEST: expected})[file]
     try:
         opened = (folder / file).open("rb")
     except OSError as error:
-        raise _damaged(folder, f"{file} cannot be read ({error.strerror})") from error
+        raise damaged(folder.name, f"{file} cannot be read ({error.strerror})") from error
     if _sha256(opened) != wanted:
         opened.close()
-        raise _damaged(folder, f"{file} has other bytes than its digest says")
+        raise damaged(folder.name, f"{file} has other bytes than its digest says")
     opened.seek(0)
     return opened, wanted
 
 
 def remove(store: Path, name: str) -> None:
     """Delete a version's folder; nothing happens when it is gone already."""
-    folder, doomed = store / _checked(name), store / f"{REMOVED}{name}"
+    folder, doomed = store / checked(name), store / f"{REMOVED}{name}"
     shutil.rmtree(doomed, ignore_errors=True)
     try:
         folder.rename(doomed)  # whole or gone, never half a version under its own name
@@ -135,24 +142,50 @@ def sweep(store: Path, rubbish: Collection[str], now: float, grace_s: float = GR
     swept: list[str] = []
     for folder in sorted(store.iterdir()) if store.is_dir() else []:
         ours = folder.name.startswith(REMOVED) or folder.name.removeprefix(RESERVED) in rubbish
-        if ours and folder.is_dir() and now - _touched(folder) >= grace_s:
+        if ours and folder.is_dir() and now - touched(folder) >= grace_s:
             shutil.rmtree(folder, ignore_errors=True)
             swept.append(folder.name)
     return swept
 
 
-def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name):
+def is_name(name: str) -> bool:
+    """Whether a version folder may be called so."""
+    return _NAME.fullmatch(name) is not None
+
+
+def checked(name: str) -> str:
+    """The name itself. Raises ValueError when a version folder may not be called so."""
+    if not is_name(name):
         raise ValueError(f"version folder: expected letters, digits, dots, dashes and underscores, got {name[:80]!r}")
     return name
 
 
-def _touched(folder: Path) -> float:
+def touched(folder: Path) -> float:
     """When the folder or a file in it was last written; a file that vanishes meanwhile counts as just written."""
     try:
         return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
     except FileNotFoundError:
         return float("inf")
+
+
+def damaged(name: str, what: str) -> Unavailable:
+    """What to say of a version whose files are not as they were published."""
+    return Unavailable(
+        f"The stored version {name} is not what was published: {what}. Restore its files, or move the alias.",
+        code=DAMAGED,
+    )
+
+
+def missing(store: Path) -> str | None:
+    """What keeps the folder from taking files, or None."""
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=store) as file:
+            file.write(b"ready?")
+            file.flush()
+    except OSError as error:
+        return f"The model store cannot be written ({error.strerror})"
+    return None
 
 
 def _entries(folder: Path, expected: str) -> dict[str, str]:
@@ -162,7 +195,7 @@ def _entries(folder: Path, expected: str) -> dict[str, str]:
         files: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())["files"]
         return {name: "sha256:" + str(files[name]["sha256"]).removeprefix("sha256:") for name in (WEIGHTS, GRAPH)}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, f"{MANIFEST} does not name the other files' digests") from error
+        raise damaged(folder.name, f"{MANIFEST} does not name the other files' digests") from error
 
 
 def _check(folder: Path, name: str, expected: str) -> None:
@@ -170,16 +203,9 @@ def _check(folder: Path, name: str, expected: str) -> None:
         with (folder / name).open("rb") as file:
             found = _sha256(file)
     except OSError as error:
-        raise _damaged(folder, f"{name} cannot be read ({error.strerror})") from error
+        raise damaged(folder.name, f"{name} cannot be read ({error.strerror})") from error
     if found != expected:
-        raise _damaged(folder, f"{name} has other bytes than its digest says")
-
-
-def _damaged(folder: Path, what: str) -> Unavailable:
-    return Unavailable(
-        f"The stored version {folder.name} is not what was published: {what}. Restore the folder, or move the alias.",
-        code="artifact-damaged",
-    )
+        raise damaged(folder.name, f"{name} has other bytes than its digest says")
 
 
 def _sha256(file: BufferedReader) -> str:
