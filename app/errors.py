@@ -110,8 +110,8 @@ class Unavailable(AppError):
     status, code, title = 503, "unavailable", "The server is not ready for this"
 
 
-class StoreAway(Unavailable):
-    code = "store-away"
+class StoreAway(AppError):
+    status, code, title = 503, "store-away", "The object store does not answer"
 
 
 # ---------------------------------------------------------------- what /docs/errors says
