@@ -38,6 +38,7 @@ PLENTY = 60_000  # points, from which on networks from nothing learn most of it:
 HALF, QUARTER = 0.5, 0.25  # of the forecast that is the base's beside networks, of few points and of plenty
 CLOSE = 1.1  # times the best loss, up to which a network or what was learned on counts
 FAR = 1.25  # the same of the base as it is: it knows nothing of the time that judges, the others may
+CALIBRATING = 30  # windows that judge, from which on the base alone is given intervals from them
 # What must be gained over the base as it is, over the root of the number of windows that judge: few say little, and
 # what is learned on has been chosen by them.
 UNSURE = {"network": 0.3, "tuned": 1.0}
@@ -138,7 +139,10 @@ def weigh(
     found = judges.calibrated(members, quantiles, shares)
     alone = kinds.index("base")
     reasons = [_told(losses, kinds, shares, base.name)]
-    if found.loss > losses[alone]:
+    if shares[alone] == 1.0 and judges.count < CALIBRATING:
+        reasons.append(f"intervals: those of {base.name}, {judges.count:g} windows that judge say too little of them.")
+        found = judges.untouched(members, quantiles, shares)
+    elif found.loss > losses[alone]:
         text = f"members: {base.name} as it is alone, the mean of these was worse on what judges ({found.loss:.4g})."
         reasons.append(text)
         found = judges.untouched(members, quantiles, np.eye(len(members))[alone])

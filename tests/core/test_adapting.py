@@ -346,3 +346,13 @@ def test_a_history_is_short_for_its_own_networks_alone(adapted: TrainResult) -> 
     assert opened.learned < opened.context
     values = 10 + np.random.default_rng(3).normal(size=max(opened.learned, 3))
     assert not opened.forecast([Series("a", values)], 1, (0.5,)).notes
+
+
+def test_the_base_alone_keeps_its_own_intervals_where_few_windows_judge(months: Calendar, tmp_path: Path) -> None:
+    series = waves(1, 60)
+    result = train(series, months, TrainConfig(pretrained=True, steps=0), Run(tmp_path, device="cpu"))
+    assert "say too little" in said(result)
+    opened = open_artifact(result.artifact)
+    levels = (0.1, 0.5, 0.9)
+    expected = open_artifact(base_folder()).at(months).forecast(series, opened.horizon, levels).quantiles
+    np.testing.assert_allclose(opened.forecast(series, opened.horizon, levels).quantiles, expected, rtol=1e-5)
