@@ -139,9 +139,10 @@ def weigh(
     found = judges.calibrated(members, quantiles, shares)
     alone = kinds.index("base")
     reasons = [_told(losses, kinds, shares, base.name)]
-    if shares[alone] == 1.0 and judges.count < CALIBRATING:
+    plain = all(kind == "base" for kind, share in zip(kinds, shares, strict=True) if share > 0)
+    if plain and judges.count < CALIBRATING:
         reasons.append(f"intervals: those of {base.name}, {judges.count:g} windows that judge say too little of them.")
-        found = judges.untouched(members, quantiles, shares)
+        found = judges.untouched(members, quantiles, np.eye(len(members))[alone])
     elif found.loss > losses[alone]:
         text = f"members: {base.name} as it is alone, the mean of these was worse on what judges ({found.loss:.4g})."
         reasons.append(text)
