@@ -110,8 +110,8 @@ class Unavailable(AppError):
     status, code, title = 503, "unavailable", "The server is not ready for this"
 
 
-class StoreAway(AppError):
-    status, code, title = 503, "store-away", "The object store does not answer"
+class StoreAway(Unavailable):
+    """The object store does not answer, which says nothing of what is in it."""
 
 
 # ---------------------------------------------------------------- what /docs/errors says

@@ -251,7 +251,8 @@ def _cause(error: Exception) -> str:
 
 def _away(cause: str, hint: str) -> StoreAway:
     text = f"The object store cannot be used ({cause})"
-    return StoreAway(f"{text}.", errors=[Complaint("store", text, hint=hint)], headers={"Retry-After": "5"})
+    complaint = Complaint("store", text, hint=hint)
+    return StoreAway(f"{text}.", code="store-away", errors=[complaint], headers={"Retry-After": "5"})
 
 
 def _unwritable(error: OSError) -> Unavailable:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from app import errors
 from app.api.schemas.common import AliasPath, In, ModelReference
 from app.config import Settings
-from app.errors import CODES, AppError, Complaint
+from app.errors import CODES, AppError, Complaint, Unavailable
 from app.http.problems import refusals
 from app.main import create_app
 
@@ -156,7 +156,7 @@ def test_a_hundred_are_listed_and_all_counted(client: TestClient) -> None:
 
 
 def test_every_code_in_the_source_is_explained() -> None:
-    kinds = {kind.__name__ for kind in AppError.__subclasses__()} | {"AppError"}
+    kinds = {kind.__name__ for kind in (*AppError.__subclasses__(), *Unavailable.__subclasses__())} | {"AppError"}
     used = {kind.code: {kind.status} for kind in (*refusals(), AppError)}
     for file in APP.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
