@@ -351,7 +351,7 @@ def test_a_history_is_short_for_its_own_networks_alone(adapted: TrainResult) -> 
 def test_the_base_alone_keeps_its_own_intervals_where_few_windows_judge(months: Calendar, tmp_path: Path) -> None:
     series = waves(1, 60)
     result = train(series, months, TrainConfig(pretrained=True, steps=0), Run(tmp_path, device="cpu"))
-    assert "say too little" in said(result)
+    assert any("say too little" in reason for reason in result.reasons)
     opened = open_artifact(result.artifact)
     levels = (0.1, 0.5, 0.9)
     expected = open_artifact(base_folder()).at(months).forecast(series, opened.horizon, levels).quantiles
