@@ -201,10 +201,10 @@ def object_store(object_server: str, monkeypatch: pytest.MonkeyPatch) -> ObjectS
 class Line:
     """A way to the server that passes everything on, until it sees `word`: from then on nothing."""
 
-    def __init__(self, endpoint: str, word: bytes) -> None:
+    def __init__(self, endpoint: str, word: bytes, port: int = 0) -> None:
         self._port, self._word = int(endpoint.rpartition(":")[2]), word
         self.cut = threading.Event()
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.create_server(("127.0.0.1", port))
         self._open: list[socket.socket] = []
         self.endpoint = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -236,12 +236,12 @@ class Line:
 
 
 @pytest.fixture
-def line_cut_at(object_store: ObjectStore) -> Iterator[Callable[[str], Line]]:
+def line_cut_at(object_store: ObjectStore) -> Iterator[Callable[..., Line]]:
     """Makes a line to the object store that is cut as soon as somebody begins to send this object."""
     lines: list[Line] = []
 
-    def make(key: str) -> Line:
-        lines.append(Line(object_store.endpoint, f"PUT /{object_store.bucket}/some/prefix/{key}".encode()))
+    def make(key: str, port: int = 0) -> Line:
+        lines.append(Line(object_store.endpoint, f"PUT /{object_store.bucket}/some/prefix/{key}".encode(), port))
         return lines[-1]
 
     yield make

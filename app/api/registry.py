@@ -22,6 +22,7 @@ from app.api.schemas.registry import (
     VersionsOut,
 )
 from app.db.tables import AliasRow
+from app.http.chores import attempt
 from app.http.etags import is_known, tag_of, tags_in
 from app.http.idempotency import IDEMPOTENT, idempotent
 from app.http.pages import DEFAULT_SIZE, PageSize, PageToken, bad_token, decode_token, encode_token, next_link
@@ -150,7 +151,7 @@ def delete_version(
     folder = registry.delete_version(session, model, number)
     # Runs once the answer is out, so after the commit: a folder without a row is swept, a row without a folder is not.
     after.add_task(request.app.state.versions.drop, folder)
-    after.add_task(store.remove, request.app.state.settings.store, folder)
+    after.add_task(attempt, store.remove, request.app.state.settings.store, folder)
 
 
 @router.get(

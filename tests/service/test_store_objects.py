@@ -4,6 +4,7 @@ bounded and shared, swept without touching what is alive, and clear words when i
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -302,6 +303,23 @@ def test_a_copy_answers_while_the_store_is_away(
     away = shelf("one", 50 * MIB)  # another bucket to the client, so that it looks at the environment again
     assert store.missing(away)
     store.verified(away, "job_a-1", digest)
+
+
+def test_a_publish_waits_for_a_store_that_is_away(
+    shelf: Shelf, line_cut_at: Any, tiny_version: TrainResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    cut_off = shelf("one", 50 * MIB)  # another bucket to the client, so that it looks at the environment again
+    assert store.missing(cut_off)
+    with ThreadPoolExecutor(1) as threads:
+        publishing = threads.submit(publish, cut_off, "job_a-1", tiny_version)
+        with pytest.raises(TimeoutError):
+            publishing.result(1.0)
+        line_cut_at("never", port)
+        digest = publishing.result(60)
+    store.verified(shelf("two"), "job_a-1", digest)
 
 
 def test_a_bucket_that_does_not_exist_is_named_so(object_store: Any, tmp_path: Path) -> None:
