@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.types import Message
 
 from app import store
-from app.api import backtests, datasets, forecasts, jobs, registry, revisions, series, system
+from app.api import backtests, datasets, forecasts, jobs, registry, revisions, schedules, series, system
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
 from app.errors import StoreAway
@@ -66,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
     install_problems(app)
     install_openapi(app, EXAMPLES)
     install_docs(app)
-    for module in (datasets, revisions, series, jobs, registry, forecasts, backtests):
+    for module in (datasets, revisions, series, jobs, schedules, registry, forecasts, backtests):
         app.include_router(module.router, dependencies=[Depends(known_query)])
     app.include_router(system.router)  # probes may carry what they like
     # The last one added is the outermost.

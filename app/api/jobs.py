@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.api.schemas.common import JobPath
-from app.api.schemas.jobs import BacktestIn, JobIn, JobOut, JobsOut, Kind, State, TrainIn
+from app.api.schemas.jobs import JobIn, JobOut, JobsOut, Kind, State, ask_of
 from app.db.session import Database
 from app.errors import NoSuchRange
 from app.http.etags import is_known
@@ -21,11 +21,8 @@ from app.http.idempotency import IDEMPOTENT, idempotent
 from app.http.pages import DEFAULT_SIZE, PageSize, PageToken, bad_token, decode_token, encode_token, next_link
 from app.http.problems import problems
 from app.http.sessions import AppSettings, JobEngine, ReadSession, WriteSession, database, workspace
-from app.services import backtests, forecast_jobs, jobs, training
-from app.services.backtests import BacktestAsk
-from app.services.forecast_jobs import ForecastAsk
-from app.services.jobs import NewJob
-from app.services.training import TrainAsk
+from app.services import firing, forecast_jobs, jobs
+from app.services.firing import Around
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
 
@@ -84,21 +81,10 @@ def create_job(
     background. Follow it at `/v1/jobs/{id}`, or live at
     `/v1/jobs/{id}/events`. It survives a restart of the server and of the worker. Send an `Idempotency-Key` if you may
     have to repeat the request."""
-    ask = wanted.root
+    ask, around = wanted.root, Around(settings, engine, request.app.state.versions)
 
     def make() -> tuple[int, dict[str, str], dict[str, Any]]:
-        if isinstance(ask, TrainIn):
-            config = ask.config.replace(preset=ask.preset) if ask.preset else ask.config
-            train = TrainAsk(ask.dataset, ask.model, config, ask.revision, ask.promote, ask.warm_start_from)
-            spec = training.plan(session, train, settings)
-        elif isinstance(ask, BacktestIn):
-            backtest = BacktestAsk(**ask.model_dump(exclude={"kind", "baselines"}), baselines=tuple(ask.baselines))
-            spec = backtests.plan(session, backtest, request.app.state.versions, settings.max_horizon)
-        else:
-            keys, levels = None if ask.series is None else tuple(ask.series), tuple(ask.quantiles)
-            bulk = ForecastAsk(ask.dataset, ask.model, ask.revision, keys, ask.horizon, levels, ask.format)
-            spec = forecast_jobs.plan(session, bulk, request.app.state.versions, settings.max_horizon)
-        return _accepted(jobs.submit(session, engine, NewJob(ask.kind, spec), settings.max_queue))
+        return accepted(firing.submit(session, ask_of(ask, ask.dataset), around))
 
     digest = hashlib.sha256(ask.model_dump_json().encode()).hexdigest()
     return idempotent(request, session, digest, make)
@@ -190,7 +176,7 @@ def retry_job(
     job: JobPath, request: Request, session: WriteSession, settings: AppSettings, engine: JobEngine
 ) -> Response:
     """Queues a failed or cancelled job again. It keeps its id, events and last checkpoint; `attempt` goes on."""
-    return idempotent(request, session, "", lambda: _accepted(jobs.retry(session, engine, job, settings.max_queue)))
+    return idempotent(request, session, "", lambda: accepted(jobs.retry(session, engine, job, settings.max_queue)))
 
 
 @router.head("/{job}/result", include_in_schema=False)
@@ -239,7 +225,8 @@ def _check_range(request: Request, size: int) -> None:
         raise NoSuchRange(detail, headers={"Content-Range": f"bytes */{size}"})
 
 
-def _accepted(row: Any) -> tuple[int, dict[str, str], dict[str, Any]]:
+def accepted(row: Any) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """The answer to a job that was asked for: status, headers, body."""
     headers = {"Location": f"/v1/jobs/{row.id}", "Retry-After": "1"}
     return 202, headers, JobOut.of(row).model_dump(mode="json")
 

@@ -216,6 +216,24 @@ class JobEventRow(Base):
     created_at: Mapped[dt.datetime] = mapped_column(default=utc_now)
 
 
+class ScheduleRow(InWorkspace, Base):
+    """A job to ask for again and again. `next_at` None: paused."""
+
+    __tablename__ = "schedules"
+    __table_args__ = (Unique("workspace", "name"), Index(None, "next_at"))
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(63))
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"))
+    cron: Mapped[str] = mapped_column(String(100))
+    job: Mapped[dict[str, Any]]  # what would be sent to POST /v1/jobs, without the dataset
+    next_at: Mapped[dt.datetime | None]
+    last_fired: Mapped[dt.datetime | None]
+    last_job: Mapped[str | None] = mapped_column(String(64))
+    last_error: Mapped[dict[str, Any] | None]  # why the last firing made no job
+    created_at: Mapped[dt.datetime] = mapped_column(default=utc_now)
+
+
 class WorkerRow(Base):
     __tablename__ = "workers"
 

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import store
 from app.config import Settings
 from app.db.tables import DatasetRow, SeriesRow
 from app.errors import Conflict, NotFound, Unavailable
@@ -26,7 +27,7 @@ from app.services.forecast_parts import Reach
 from app.services.forecasts import PART, Chosen, Read, Shape, Stored
 from app.services.opened import OpenVersions
 from app.services.series import unknown
-from models import Progress, Stopped
+from models import Progress, Stopped, open_artifact
 
 MEDIA = {"parquet": "application/vnd.apache.parquet", "csv": "text/csv"}
 PART_VALUES = 2_000_000  # numbers in a part: 16 MB, a few times that while they are computed
@@ -89,7 +90,8 @@ def run(attempt: Attempt) -> None:
         dataset = attempts.pinned_dataset(session, attempt.spec)
         named = attempt.spec["series"]
         total = len(named) if named else datasets.revision_of(session, dataset, attempt.spec["revision"]).series
-    chosen = forecasts.take(OpenVersions(attempt.settings.store, 1), meant)
+    path = store.verified(attempt.settings.store, meant.folder, meant.digest, store.PATIENCE)
+    chosen = Chosen(**vars(meant), opened=open_artifact(path))
     folder = attempt.settings.checkpoints / attempt.job
     if not folder.exists():
         attempts.persist(attempt.database, lambda session: attempts.restart(session, attempt.job, attempt.number))

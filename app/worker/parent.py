@@ -17,7 +17,7 @@ from dbos import DBOS, DBOSPortableJSONSerializer
 
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
-from app.services import attempts, jobs
+from app.services import attempts, jobs, schedules
 from app.worker import census
 from app.worker.slots import Slot, Spares, cores, end, new_name, slots_of
 
@@ -27,7 +27,9 @@ log = logging.getLogger("gatecast.worker")
 APPLICATION_VERSION = "1"
 POLL = 0.5  # seconds between two looks into the queue
 TICK = 0.2
-WATCH_EVERY = 1.0  # seconds between two looks for cancelled jobs among those running here
+WATCH_EVERY = (
+    1.0  # seconds between two looks for cancelled jobs among those running here, and for schedules that are due
+)
 GRACE = 8.0  # seconds for a child to write its checkpoint; container runtimes wait ten before they kill
 
 
@@ -155,6 +157,7 @@ class Parent:
                 self.spares.refill()
                 self._stop_strays()
                 me.serve()
+                self._fire_schedules()
             except attempts.AWAY as error:
                 log.warning("the database is away: %s", error)
             except Exception:  # without beats this worker would be taken for dead while its children work
@@ -171,6 +174,17 @@ class Parent:
             if attempt not in self.stopping and (child := self.children.get(attempt)) is not None:
                 self.stopping.add(attempt)
                 threading.Thread(target=end, args=(child, GRACE), daemon=True).start()
+
+    def _fire_schedules(self) -> None:
+        """Ask for the jobs of schedules whose time has come; several workers may try, one of them does each."""
+        with self.database.read(EVERY_WORKSPACE) as session:
+            if not schedules.due(session):
+                return
+        from app.services import firing  # what plans jobs: a second and 40 MB that most workers never need
+        from app.services.opened import OpenVersions
+
+        around = firing.Around(self.settings, self.engine, OpenVersions(self.settings.store, 1))
+        firing.fire(self.database, around)
 
     def _drain(self, me: census.Member) -> NoReturn:
         """Let the children write their checkpoints and hand back; hand back for those that do not; leave."""

@@ -35,6 +35,11 @@ ORDER = [
     "retry_job",
     "cancel_job",
     "follow_job",
+    "create_schedule",
+    "list_schedules",
+    "show_schedule",
+    "change_schedule",
+    "run_schedule",
     "list_models",
     "show_model",
     "list_versions",
@@ -53,6 +58,7 @@ ORDER = [
     "healthz",
     "readyz",
     "system",
+    "delete_schedule",
     "delete_alias",
     "delete_version",
     "delete_series",
@@ -164,5 +170,5 @@ def test_every_example_runs_and_answers_as_documented(seeded: TestClient, app: F
     # The champion cannot be removed, so another alias takes its place.
     replay.names["alias"] = "spare"
     assert seeded.put("/v1/models/fuel/aliases/spare", json={"version": 1}).status_code == 201
-    for name in ("delete_alias", "delete_version", "delete_series", "delete_dataset"):
+    for name in ("delete_schedule", "delete_alias", "delete_version", "delete_series", "delete_dataset"):
         replay.run(name)

@@ -20,6 +20,10 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from app.api.schemas.common import DatasetName, In, ModelName, ModelReference, Out
 from app.api.schemas.forecasts import BASE, Key, Level, distinct
 from app.db.tables import JobRow
+from app.services.backtests import BacktestAsk
+from app.services.firing import Ask
+from app.services.forecast_jobs import ForecastAsk
+from app.services.training import TrainAsk
 from models import TrainConfig
 
 Kind = Literal["train", "tune", "backtest", "forecast"]
@@ -34,11 +38,10 @@ FIELDS = {field.name for field in fields(TrainConfig)}
 with_config(ConfigDict(extra="forbid", allow_inf_nan=False))(TrainConfig)
 
 
-class TrainIn(In):
+class TrainWork(In):
     """Train a new version of a model."""
 
     kind: Literal["train"]
-    dataset: DatasetName
     model: ModelName
     revision: int | None = REVISION
     preset: Literal["fast", "balanced", "thorough"] | None = Field(
@@ -77,11 +80,10 @@ class TrainIn(In):
             raise ValidationError.from_exception_data("TrainConfig", lines) from error
 
 
-class BacktestIn(In):
+class BacktestWork(In):
     """Score a version at many origins, beside baselines."""
 
     kind: Literal["backtest"]
-    dataset: DatasetName
     model: ModelReference
     revision: int | None = REVISION
     origins: int = Field(1, ge=1, le=10_000, description="How many origins a series.")
@@ -98,11 +100,10 @@ class BacktestIn(In):
     )
 
 
-class ForecastJobIn(In):
+class ForecastWork(In):
     """Forecast many series into a file."""
 
     kind: Literal["forecast"]
-    dataset: DatasetName
     model: ModelReference = Field(
         BASE, description="Which version answers; left out: `base`, which comes with the server."
     )
@@ -128,6 +129,24 @@ class ForecastJobIn(In):
         return value
 
 
+class TrainIn(TrainWork):
+    __doc__ = TrainWork.__doc__
+    dataset: DatasetName
+
+
+class BacktestIn(BacktestWork):
+    __doc__ = BacktestWork.__doc__
+    dataset: DatasetName
+
+
+class ForecastJobIn(ForecastWork):
+    __doc__ = ForecastWork.__doc__
+    dataset: DatasetName
+
+
+Work = TrainWork | BacktestWork | ForecastWork
+
+
 class JobIn(RootModel[Annotated[TrainIn | BacktestIn | ForecastJobIn, Field(discriminator="kind")]]):
     """What to do; `kind` says which fields there are."""
 
@@ -141,6 +160,18 @@ class JobIn(RootModel[Annotated[TrainIn | BacktestIn | ForecastJobIn, Field(disc
             line = InitErrorDetails(type=PydanticCustomError("not_available", message), loc=("kind",), input=kind)
             raise ValidationError.from_exception_data("JobIn", [line])
         return cast(Any, value)
+
+
+def ask_of(work: Work, dataset: str) -> Ask:
+    """What the services are asked."""
+    if isinstance(work, TrainWork):
+        config = work.config.replace(preset=work.preset) if work.preset else work.config
+        return TrainAsk(dataset, work.model, config, work.revision, work.promote, work.warm_start_from)
+    if isinstance(work, BacktestWork):
+        given = work.model_dump(exclude={"kind", "baselines", "dataset"})
+        return BacktestAsk(dataset=dataset, **given, baselines=tuple(work.baselines))
+    keys, levels = None if work.series is None else tuple(work.series), tuple(work.quantiles)
+    return ForecastAsk(dataset, work.model, work.revision, keys, work.horizon, levels, work.format)
 
 
 class ProgressOut(Out):
