@@ -18,7 +18,6 @@ from app import store
 from app.api import backtests, datasets, forecasts, jobs, registry, revisions, schedules, series, system
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
-from app.errors import StoreAway
 from app.http.chores import attempt
 from app.http.docs import install_docs
 from app.http.encodings import Encodings
@@ -154,13 +153,8 @@ def sweep_spool(settings: Settings, now: float) -> None:
 
 def sweep_store(settings: Settings, database: Database, now: float) -> None:
     """Drop the version folders of attempts that died before their version was recorded."""
-    try:
-        known = store.names(settings.store)
-        with database.read(EVERY_WORKSPACE) as session:
-            left = rubbish(session, known)
-        swept = store.sweep(settings.store, left, now)
-    except StoreAway as error:
-        log.warning("the model store is not swept: %s", error)
-        return
-    for name in swept:
+    known = store.names(settings.store)  # before anything is asked of the database
+    with database.read(EVERY_WORKSPACE) as session:
+        left = rubbish(session, known)
+    for name in store.sweep(settings.store, left, now):
         log.info("dropped %s from the model store: its attempt died before it was recorded", name)
