@@ -173,7 +173,7 @@ def score(course: Course, batch: Batch, tallies: dict[str, Tally]) -> None:
     """Add the version's and the naive baselines' errors. Some parts are forecast ahead by other threads, the graph
     leaves the interpreter free meanwhile; they are added in order."""
     horizon, width = course.plan.horizon, course.opened.context + course.plan.horizon * (2 + len(course.levels))
-    size = int(np.clip(CELLS // width, 1, CHUNK))
+    size = int(np.clip(CELLS // width, 1, min(CHUNK, course.opened.together)))
     parts = [slice(at, min(at + size, len(batch.which))) for at in range(0, len(batch.which), size)]
     scores = normal_scores(course.levels)[:, None, None]
     space = np.empty((len(course.levels), size, horizon))

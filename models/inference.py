@@ -34,6 +34,7 @@ FORMAT = 2
 BASE = "base"  # the manifest's kind of what answers for any frequency
 WEIGHTS, GRAPH, MANIFEST = "weights.safetensors", "forward.onnx", "manifest.json"
 CHUNK = 512  # windows a forward: bounds memory whatever is asked for
+READ = 96  # the same with the base in the graph, which takes a seventh of a megabyte a window
 CELLS = 400_000  # steps a forward of the base, whose contexts may be long
 
 
@@ -58,6 +59,13 @@ class OpenArtifact:
     def any_frequency(self) -> bool:
         """Whether it answers for steps of any length: the base."""
         return self.seasons is not None
+
+    @property
+    def together(self) -> int:
+        """Windows that one forward takes, so that memory stays bounded."""
+        if self.learned is None or self.learned == self.context:
+            return CHUNK
+        return max(1, min(READ, CELLS // self.context))
 
     def at(self, calendar: Calendar) -> "OpenArtifact":
         """The version for series on `calendar`: a trained one as it is, the base with the seasons of these steps."""
@@ -177,9 +185,8 @@ class OpenArtifact:
             inputs["features"] = np.ascontiguousarray(beside[0][:, ahead : ahead + self.context + self.horizon])
         if self.design.static:
             inputs["static"] = beside[1]
-        size, tables = CHUNK, Tables()
-        if self.seasons is not None:
-            size, tables = max(1, min(CHUNK, CELLS // self.context)), tables_until(*self.seasons, steps)
+        size = self.together
+        tables = Tables() if self.seasons is None else tables_until(*self.seasons, steps)
         answers = [
             self.session.run(None, {name: part[at : at + size] for name, part in inputs.items()} | tables)[0]
             for at in range(0, len(values), size)
