@@ -128,8 +128,8 @@ def weigh(
 ) -> tuple[Mixture, list[str]]:
     """What each member counts. Half of the forecast is the base's, as it is and learned on, or a quarter where points
     are plenty, the rest that of the networks from nothing, where both are good enough; the fewer windows judge, the
-    better a network has to be. Where the
-    mixture is worse than the base alone on what judges, the base alone is left, with its own intervals. `best_steps`
+    better a network has to be. Where the mixture is worse than the base alone on what judges, the base alone is left,
+    with its own intervals. `best_steps`
     (member,) are those after which each was best. With the mixture come sentences on why."""
     quantiles = judges.asked(members)
     losses = judges.losses(quantiles)
@@ -141,7 +141,7 @@ def weigh(
     reasons = [_told(losses, kinds, shares, base.name)]
     plain = all(kind == "base" for kind, share in zip(kinds, shares, strict=True) if share > 0)
     if plain and judges.count < CALIBRATING:
-        reasons.append(f"intervals: those of {base.name}, {judges.count:g} windows that judge say too little of them.")
+        reasons.append(f"intervals: those of {base.name}, too few windows judge to make others.")
         found = judges.untouched(members, quantiles, np.eye(len(members))[alone])
     elif found.loss > losses[alone]:
         text = f"members: {base.name} as it is alone, the mean of these was worse on what judges ({found.loss:.4g})."

@@ -102,8 +102,8 @@ class OpenArtifact:
 
     def least(self, values: Array) -> Array:
         """What no forecast of windows with these known `values` (window, context; 0 where missing) may be below,
-        (window,): 0 of the base, where they are not."""
-        bounded = values.min(axis=1, initial=0.0) >= 0 if self.any_frequency else np.zeros(len(values), np.bool_)
+        (window,): 0 of the base and of a version that is the base alone, where they are not."""
+        bounded = values.min(axis=1, initial=0.0) >= 0 if self.learned == 0 else np.zeros(len(values), np.bool_)
         return np.where(bounded, 0.0, -np.inf)
 
     def reach(self, horizon: int) -> int:

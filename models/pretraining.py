@@ -175,7 +175,7 @@ class Pool:
 
 
 def _even(lesson: Lesson) -> Lesson:
-    """With as many cycles and steps ahead as any other: unknown ones in front, uncounted ones behind."""
+    """With as many cycles as any other: unknown ones in front."""
     read = lesson.read
     missing = fixed_cycles() - read.cycles.shape[1]
     if missing > 0:

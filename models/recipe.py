@@ -56,14 +56,16 @@ interval:
 """
 
 
-def examine(network: Universal, seed: int) -> dict[str, dict[str, float]]:
-    """What it scores on made-up series of another seed: kind -> `loss`, its pinball loss over that of the repeated
-    season, `coverage_80` and `dependence` between neighbouring steps."""
+def examine(network: Universal, seed: int, stretch: float = 1.0) -> dict[str, dict[str, float]]:
+    """What it scores, its intervals stretched, on made-up series of another seed: kind -> `loss`, its pinball loss over
+    that of the repeated season, `coverage_80` and `dependence` between neighbouring steps."""
     random = np.random.default_rng([seed, 1])
     found: dict[str, dict[str, float]] = {}
     for name, kind in EXAMINED.items():
         lesson = cut(random, make(random, kind, 4 * DRAWN), 1, np.arange(1, 25))
         quantiles, truth, repeated = forecasts(network, lesson)
+        centre = quantiles[..., network.anchor : network.anchor + 1]
+        quantiles = centre + (quantiles - centre) * stretch
         low, high = quantiles[..., LEVELS.index(0.1)], quantiles[..., LEVELS.index(0.9)]
         known = ~np.isnan(truth)
         found[name] = {
@@ -123,7 +125,7 @@ def build(folder: Path, recipe: Recipe, device: torch.device) -> None:
 
 def publish(folder: Path, recipe: Recipe, network: Universal) -> None:
     """Score the network and write the artifact."""
-    scores = examine(network, recipe.seed)
+    scores = examine(network, recipe.seed, recipe.stretch)
     answering = Answering(network)
     answering.stretch.fill_(recipe.stretch)
     facts = {

@@ -118,7 +118,8 @@ class Shipped(AnyMember[Known]):
         if len(self.same) == len(self.config.quantiles):
             return found[..., self.same]
         found = found @ self.weights.T
-        return torch.cat([found[..., :1], found[..., :1] + found.diff(dim=-1).clamp_min(0.0).cumsum(-1)], -1)
+        steps = (found[..., 1:] - found[..., :-1]).clamp_min(0.0)  # no exporter knows `diff`
+        return torch.cat([found[..., :1], found[..., :1] + steps.cumsum(-1)], -1)
 
     def losses(self, ready: Known, target: Tensor) -> Tensor:
         """Pinball losses (batch, horizon) of `target` alike (Koenker and Bassett 1978)."""

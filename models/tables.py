@@ -54,13 +54,15 @@ TABLES = (
     ),
     *("recent", "size", "sums"),
 )
-MOST = 20_000  # steps of context, at most
+MOST = 20_000  # steps of whole seasons that are read, about
 
 
 def seasons_of(frequency: Frequency) -> tuple[int, int]:
     """The main and the longer season of a frequency in steps, as the base is told them. The longer is the main one
     where there is none."""
     seasons = frequency.seasons
+    if len(seasons) == 1 and frequency.multiple > 1:
+        return seasons[0], seasons[0]  # 364 steps of two days are no year
     return told(seasons[0], seasons[1] if len(seasons) > 1 else 0)
 
 

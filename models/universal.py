@@ -103,8 +103,8 @@ class Universal(nn.Module):
 
 class Answering(nn.Module):
     """Everything in the base's graph: raw contexts and tables in, quantiles in the data's units out, their distances
-    from the median stretched as made-up series that taught nothing asked for. Where no known value is below 0, none of
-    the forecast is."""
+    from the median stretched by `stretch` (level,): real series surprise more than the made-up ones it learned from.
+    Where no known value is below 0, none of the forecast is."""
 
     stretch: Tensor
 

@@ -351,8 +351,27 @@ def test_a_history_is_short_for_its_own_networks_alone(adapted: TrainResult) -> 
 def test_the_base_alone_keeps_its_own_intervals_where_few_windows_judge(months: Calendar, tmp_path: Path) -> None:
     series = waves(1, 60)
     result = train(series, months, TrainConfig(pretrained=True, steps=0), Run(tmp_path, device="cpu"))
-    assert any("say too little" in reason for reason in result.reasons)
+    assert any("too few windows" in reason for reason in result.reasons)
     opened = open_artifact(result.artifact)
     levels = (0.1, 0.5, 0.9)
     expected = open_artifact(base_folder()).at(months).forecast(series, opened.horizon, levels).quantiles
     np.testing.assert_allclose(opened.forecast(series, opened.horizon, levels).quantiles, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("levels", [(0.05, 0.5, 0.95), (0.001, 0.3, 0.77, 0.999)])
+def test_levels_that_are_not_its_own_are_exported(levels: tuple[float, ...], months: Calendar, tmp_path: Path) -> None:
+    config = TrainConfig(pretrained=True, steps=0, quantiles=levels, horizon=4)
+    opened = open_artifact(train(waves(2, 60), months, config, Run(tmp_path, device="cpu")).artifact)
+    found = opened.forecast(waves(2, 60), 4, levels).quantiles
+    expected = open_artifact(base_folder()).at(months).forecast(waves(2, 60), 4, levels).quantiles
+    assert opened.levels == levels
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_a_version_that_is_the_base_alone_stays_above_zero_as_it_does(months: Calendar, tmp_path: Path) -> None:
+    wild = np.array([1, 30, 2, 1, 5, 60, 1, 2, 1, 9, 1, 3, 80, 2, 1, 1, 4, 2, 1, 25], np.float64)
+    config = TrainConfig(pretrained=True, steps=0, horizon=6)
+    opened = open_artifact(train(waves(1, 60), months, config, Run(tmp_path, device="cpu")).artifact)
+    found = opened.forecast([Series("a", wild)], 40, (0.001, 0.025, 0.5), samples=30)
+    assert found.samples is not None
+    assert min(found.quantiles.min(), found.mean.min(), found.samples.min()) >= 0

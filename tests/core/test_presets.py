@@ -9,7 +9,12 @@ from models import Calendar, Progress, Run, Series, TrainConfig, train
 from models.bases import Base
 from models.presets import Facts, bases_of, complete, members_of, options
 
-OPTIONAL = ("truncate", "minimum", "maximum")  # None means none, not open
+OPTIONAL = (
+    "truncate",
+    "pretrained",
+    "minimum",
+    "maximum",
+)  # None means none, of `pretrained` that held-out steps decide
 
 
 def facts(frequency: str, *lengths: int) -> Facts:

@@ -226,3 +226,8 @@ def test_windows_hold_what_came_after() -> None:
     assert lesson.read.bases.shape[:2] == (16, 24)
     assert all(bool(torch.isfinite(part).all()) for part in lesson.parts())
     assert float(lesson.known.mean()) > 0.5
+
+
+def test_a_year_of_days_is_told_to_days_alone() -> None:
+    found = {name: seasons_of(Calendar.of(name).frequency) for name in ("D", "B", "2D", "h", "W")}
+    assert found == {"D": (7, 364), "B": (5, 260), "2D": (7, 7), "h": (24, 168), "W": (52, 52)}
