@@ -26,6 +26,8 @@ def server(settings: Settings, tmp_path: Path) -> Iterator[str]:
     if settings.database_url is not None:
         environment["GATECAST_DATABASE_URL"] = settings.database_url.get_secret_value()
     said, log = tmp_path / "address", tmp_path / "log"
+    # PostgreSQL's operator migrates by hand, which installs the model that comes with the program.
+    subprocess.run([sys.executable, "-m", "app", "migrate"], cwd=ROOT, env=environment, check=True, capture_output=True)
     with log.open("wb") as output:
         command = [sys.executable, "-m", "app", "serve", "--port", "0", "--announce", str(said)]
         started = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
