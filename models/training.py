@@ -30,7 +30,7 @@ from models.presets import Facts, complete, members_of, options
 from models.search import Material, part_of, try_options
 from models.series import Column, Series
 from models.splits import split
-from models.warm import continued, from_base, gentler
+from models.warm import continued, gentler
 from models.windows import Panel
 
 
@@ -109,7 +109,7 @@ class Sources:
     def of(cls, config: TrainConfig, calendar: Calendar, run: Run) -> "Sources":
         """Those of a run. Raises ValueError where the version or the base to start from does not fit."""
         if run.start is None:
-            asked = from_base(config) if config.pretrained else config
+            asked = continued(config, None, calendar.frequency)
             return cls(asked, None, *base_for(asked, calendar, None, "the base"))
         named = run.lineage.get("warm_start_from", "the version")
         manifest = read_manifest(run.start)

@@ -33,15 +33,18 @@ def _named(asked: TrainConfig, names: Sequence[str]) -> str | None:
     return next((name for name in names if getattr(asked, name) not in (fields[name], False)), None)
 
 
-def continued(asked: TrainConfig, manifest: Mapping[str, Any], frequency: Frequency) -> TrainConfig:
+def continued(asked: TrainConfig, manifest: Mapping[str, Any] | None, frequency: Frequency) -> TrainConfig:
     """The config `asked` for a run that starts from the version of `manifest`, on series of `frequency`: what it leaves
-    open, or at the default, is as in the version; `steps` and `learning_rate` stay open.
+    open, or at the default, is as in the version; `steps` and `learning_rate` stay open. None: from nothing, or from
+    the base where the config asks for it.
 
     The base that ships with the package fits steps of any length; what it is learned on for stays open, and covariates
     may be asked for, though it reads none.
 
     Raises ValueError, naming the field, when the version is of another format or has steps of another length, or a
     field asks for another network than the version's."""
+    if manifest is None:
+        return from_base(asked) if asked.pretrained else asked
     if manifest.get("format") != FORMAT:
         raise ValueError(f"format: expected a version of format {FORMAT}, got {manifest.get('format')!r}")
     if manifest.get("kind") == BASE:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app import store
 from app.config import Settings
-from app.db.tables import DatasetRow, VersionRow
+from app.db.tables import DatasetRow
 from app.errors import Complaint, Conflict, Invalid, NotFound
 from app.services import attempts, datasets, gates, registry
 from app.services.attempts import Attempt
@@ -62,9 +62,12 @@ def plan(session: Session, ask: TrainAsk, settings: Settings) -> dict[str, Any]:
     if ask.warm_start_from is not None:
         found = registry.resolve(session, ask.warm_start_from)
         start = f"{found.model.name}/{found.version.number}"
-        horizon = _going_on(config, found.version, dataset, settings).horizon
+        manifest = store.read_manifest(settings.store, found.version.folder, found.version.digest)
+        horizon = _going_on(config, manifest, dataset).horizon
     elif config.unfrozen != "all":
         raise _refuse("/config/unfrozen", "unfit", f"unfrozen: expected warm_start_from beside {config.unfrozen!r}")
+    else:
+        _going_on(config, None, dataset)
     if horizon is not None and horizon > settings.max_horizon:
         message = f"horizon: expected at most {settings.max_horizon}, got {horizon}"
         raise _refuse("/config/horizon", "too-long", message)
@@ -209,9 +212,9 @@ def _bounded(config: TrainConfig, dataset: DatasetRow) -> TrainConfig:
         raise _refuse("/config", "bounds", f"With the dataset's bounds: {error}") from error
 
 
-def _going_on(config: TrainConfig, version: VersionRow, dataset: DatasetRow, settings: Settings) -> TrainConfig:
-    """The config of a training that starts from `version`. Raises Conflict and Invalid when it cannot."""
-    manifest = store.read_manifest(settings.store, version.folder, version.digest)
+def _going_on(config: TrainConfig, manifest: dict[str, Any] | None, dataset: DatasetRow) -> TrainConfig:
+    """The config of a training that starts from the version of `manifest`, or from none. Raises Conflict and Invalid
+    when it cannot."""
     try:
         return continued(config, manifest, Frequency.parse(dataset.frequency or ""))
     except ValueError as error:

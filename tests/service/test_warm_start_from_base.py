@@ -50,3 +50,10 @@ def test_a_network_of_ones_own_is_refused_at_its_field(client: TestClient, body:
     assert answer.status_code == 422
     assert [one["pointer"] for one in answer.json()["errors"]] == ["/config/hidden"]
     assert "expected none with the base alone, got 32" in answer.json()["errors"][0]["message"]
+
+
+def test_the_base_alone_takes_no_network_before_any_worker_looks(client: TestClient, body: dict[str, Any]) -> None:
+    plain = {name: value for name, value in body.items() if name != "warm_start_from"}
+    answer = client.post("/v1/jobs", json=plain | {"config": {"pretrained": True, "cell": "lstm"}})
+    assert answer.status_code == 422
+    assert [one["pointer"] for one in answer.json()["errors"]] == ["/config/cell"]
