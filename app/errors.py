@@ -1,9 +1,11 @@
 """AppError and its few children: what a refusal says, and with which status it leaves as a problem document."""
 
+import errno
 from dataclasses import asdict, dataclass
 from typing import Any
 
 MAX_LISTED = 100
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room on the disk, in somebody's share of it, for one file
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,15 @@ class Unavailable(AppError):
 
 class StoreAway(Unavailable):
     """The object store does not answer, which says nothing of what is in it."""
+
+
+def disk_full(what: str) -> Unavailable:
+    """The refusal of what could not be written for want of room: `what` is half a sentence that says so."""
+    return Unavailable(
+        f"The disk is full: {what}. Make room in the data folder, then try again.",
+        code="disk-full",
+        headers={"Retry-After": "30"},
+    )
 
 
 # ---------------------------------------------------------------- what /docs/errors says
@@ -287,6 +298,11 @@ CODES = {
     ),
     "unavailable": Kind(
         503, "The server cannot do this right now.", "Try again after `Retry-After`; see /readyz for what is missing."
+    ),
+    "disk-full": Kind(
+        503,
+        "The disk that holds the data folder, or the database's own, has no room left. Nothing was stored by half.",
+        "Make room there, then try again; a failed job goes on from its last checkpoint when it is retried.",
     ),
     "not-ready": Kind(
         503,

@@ -17,7 +17,7 @@ from starlette.types import Message
 from app import store
 from app.api import backtests, datasets, forecasts, jobs, registry, revisions, schedules, series, system
 from app.config import Settings
-from app.db.session import EVERY_WORKSPACE, Database
+from app.db.session import EVERY_WORKSPACE, REQUEST_WAITS_S, Database
 from app.http.chores import attempt
 from app.http.docs import install_docs
 from app.http.encodings import Encodings
@@ -58,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.stopping = False  # set when the process was told to stop: endless answers end then
-    app.state.database = Database(settings.url)
+    app.state.database = Database(settings.url, REQUEST_WAITS_S)
     app.state.engine = Engine(settings.url)
     app.state.versions = OpenVersions(settings.store, settings.max_versions_loaded)
     app.state.meant = Remembered[Meant](app.state.database)

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Body, Depends, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -153,14 +153,15 @@ async def follow_job(
 
 
 @router.post("/{job}/cancel", summary="Cancel a job", responses=problems(404, 409))
-def cancel_job(job: JobPath, request: Request, engine: JobEngine) -> JobOut:
+def cancel_job(job: JobPath, request: Request, engine: JobEngine, afterwards: BackgroundTasks) -> JobOut:
     """Ends a pending or running job. A running one stops within seconds and keeps its last checkpoint, from which
     `retry` goes on. Cancelling twice is no error; a job that has ended otherwise is."""
     with database(request).write(workspace(request)) as session:
         row = jobs.cancel(session, job)
         answer, name = JobOut.of(row), jobs.workflow_id(row.id, row.enqueued)
     if answer.worker is None:  # a worker that has it ends it by itself
-        engine.forget(name)  # after the commit: the engine writes over a connection of its own
+        # After the commit, for the engine writes over a connection of its own, and after the answer, for it may wait.
+        afterwards.add_task(engine.forget, name)
     return answer
 
 

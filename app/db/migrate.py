@@ -13,6 +13,7 @@ from dbos import run_dbos_database_migrations
 from sqlalchemy import Connection, text
 
 import migrations
+from app.db import postgres
 from app.db.session import Database
 from app.db.tables import Base
 
@@ -33,6 +34,8 @@ def _alone(database: Database) -> Generator[Connection]:
     """A connection in a write transaction that no other migrating process can hold at the same time."""
     with database.engine.execution_options(gatecast_write=True).begin() as connection:
         if not database.is_sqlite:
+            postgres.unhurried(connection)
+            connection.execute(text("set local lock_timeout = 0"))
             connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": LOCK})
         yield connection
 

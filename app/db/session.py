@@ -10,37 +10,38 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, or_
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
+from app.db import postgres
 from app.db.tables import InWorkspace
 
 EVERY_WORKSPACE = "*"  # what a worker's session names, which serves all of them, and a row that all of them see
+WORK_WAITS_S = 30.0  # for a lock that another process holds: whoever works in the background
+REQUEST_WAITS_S = 10.0  # a request; then its client is asked to come again
 
 
 class Database:
     """One engine for the process. `read()` and `write()` give a session bound to a workspace and end its
     transaction."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: float = WORK_WAITS_S) -> None:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
-        options: dict[str, Any] = {"pool_pre_ping": not self.is_sqlite}
-        if not self.is_sqlite:
-            # A frozen process inside a transaction would hold its row locks for ever.
-            options["connect_args"] = {"options": "-c idle_in_transaction_session_timeout=60000 -c timezone=UTC"}
+        self._patience = patience
         self._file = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
         if self._file is not None:
             self._file.parent.mkdir(parents=True, exist_ok=True)
         # A connection that never writes: SQLite tells it of everybody's commits, one's own process included.
         self._watch: sqlite3.Connection | None = None
         self._watching = threading.Lock()
-        self.engine: Engine = create_engine(url, **options)
         if self.is_sqlite:
-            event.listen(self.engine, "connect", _configure_sqlite)
+            self.engine: Engine = create_engine(url, pool_timeout=patience, max_overflow=35)  # a thread never waits
+            event.listen(self.engine, "connect", self._configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            self.engine = postgres.engine(url, patience)
         self._writer = self.engine.execution_options(gatecast_write=True)
 
     @contextmanager
@@ -68,18 +69,18 @@ class Database:
         except sqlite3.Error:  # the transaction that follows says what is wrong
             return None
 
+    def _configure_sqlite(self, connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # SQLAlchemy's begin event says BEGIN, not the driver
+        waits = f"busy_timeout={self._patience * 1000:.0f}"
+        for pragma in (waits, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
     def close(self) -> None:
         with self._watching:
             if self._watch is not None:
                 self._watch.close()
                 self._watch = None
         self.engine.dispose()
-
-
-def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # SQLAlchemy's begin event says BEGIN, not the driver
-    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_sqlite(connection: Connection) -> None:

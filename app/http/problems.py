@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
@@ -103,8 +103,19 @@ def install_problems(app: FastAPI) -> None:
         return problem_response(refusal_of(error, request), request.scope)
 
     @app.exception_handler(OperationalError)
+    @app.exception_handler(InterfaceError)
+    @app.exception_handler(InternalError)
     @app.exception_handler(PoolTimeout)
     async def _refuse_for_now(request: Request, error: Exception) -> Response:
-        log.error("the database does not answer", exc_info=error)
-        busy = errors.Unavailable("The database does not answer; nothing was changed.", headers={"Retry-After": "2"})
-        return problem_response(busy, request.scope)
+        # One line: while the database is away there is one for each request.
+        log.error("the database does not answer: %s", " ".join(str(getattr(error, "orig", error)).split()))
+        return problem_response(_away(error), request.scope)
+
+
+def _away(error: Exception) -> AppError:
+    """What to say when the database could not do its part."""
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    # PostgreSQL's class 53100, SQLite's SQLITE_FULL
+    if getattr(cause, "sqlstate", "") == "53100" or getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL":
+        return errors.disk_full("the database could not store it, and nothing was changed")
+    return errors.Unavailable("The database does not answer; nothing was changed.", headers={"Retry-After": "2"})

@@ -15,7 +15,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 
 from app.config import MIB
-from app.errors import Complaint, Invalid, Unavailable, UnsupportedMedia
+from app.errors import FULL, Complaint, Invalid, Unavailable, UnsupportedMedia, disk_full
 from app.http.formats import ARROW, CSV, JSON, NDJSON, PARQUET
 
 MULTIPART = "multipart/form-data"
@@ -80,6 +80,8 @@ async def _received(request: Request, path: Path) -> Spooled:
             async for piece in _pieces(request):
                 await run_in_threadpool(keep, piece)
     except OSError as error:
+        if error.errno in FULL:
+            raise disk_full("the body could not be kept while it arrived, and nothing of it was stored") from error
         raise Unavailable(f"The body could not be kept: {error.strerror}.") from error
     if form is not None:
         media, encoding = form.finish(), None

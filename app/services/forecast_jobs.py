@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from app import store
 from app.config import Settings
 from app.db.tables import DatasetRow, SeriesRow
-from app.errors import Conflict, NotFound, Unavailable
+from app.errors import FULL, Conflict, NotFound, Unavailable, disk_full
 from app.services import attempts, datasets, forecast_answers, forecast_parts, forecasts, jobs
 from app.services.attempts import Attempt
 from app.services.datasets import Span
@@ -221,6 +221,8 @@ def _disk() -> Generator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in FULL:
+            raise disk_full("the forecasts cannot be written") from error
         raise Unavailable(
             f"The forecasts cannot be written to the data folder ({error.strerror or error}). Make room, or make it "
             "writable, and retry the job: it goes on from its last part."

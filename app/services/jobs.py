@@ -17,6 +17,8 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.db import postgres
+from app.db.session import REQUEST_WAITS_S
 from app.db.tables import JobEventRow, JobRow, WorkerRow, utc_now
 from app.errors import Conflict, NotFound, QueueFull
 
@@ -41,9 +43,11 @@ class Engine:
     def __init__(self, url: str) -> None:
         from dbos import DBOSClient, DBOSPortableJSONSerializer  # half a second that a worker's child need not spend
 
+        self._lines = None if url.startswith("sqlite") else postgres.engine(url, REQUEST_WAITS_S)
         # The engine's own default serialiser is pickle: whoever could write the database could run code in the workers.
         self._client = DBOSClient(
             system_database_url=url,
+            system_database_engine=self._lines,
             serializer=DBOSPortableJSONSerializer(),
             application_name=APPLICATION,
             lazy=True,
@@ -81,6 +85,17 @@ class Engine:
             self._client.resume_workflow(name, queue_name=QUEUE)
         return orphans
 
+    def take_up(self, name: str, at_work: Collection[str], idle: Collection[str]) -> set[str]:
+        """What the engine says the worker `name` is at, though it is not: the claim was committed and the answer lost.
+        Gives those not `at_work`; the ones that were `idle` at the last look too are put back into the queue."""
+        found = self._client.list_workflows(
+            status="PENDING", executor_id=name, name=WORKFLOW, load_input=False, load_output=False
+        )
+        seen = {one.workflow_id for one in found} - set(at_work)
+        for one in seen.intersection(idle):
+            self._client.resume_workflow(one, queue_name=QUEUE)
+        return seen.difference(idle)
+
     def lost(self, active: Mapping[str, int]) -> dict[str, int]:
         """Which of these queueings (job -> n) the engine does not know or counts as ended."""
         names = {workflow_id(job_id, n): job_id for job_id, n in active.items()}
@@ -101,6 +116,8 @@ class Engine:
 
     def close(self) -> None:
         self._client.destroy()
+        if self._lines is not None:
+            self._lines.dispose()
 
 
 def workflow_id(job_id: str, n: int) -> str:

@@ -134,9 +134,13 @@ def _start(session: Session, reference: str | None, settings: Settings) -> Path 
 def _publish(attempt: Attempt, artifact: Path) -> Path:
     """The artifact in the store, under the attempt's name. Until a row names it, it is rubbish to be swept."""
     reserved = store.reserve(attempt.settings.store, attempt.name)
-    for name in store.FILES:
-        shutil.copyfile(artifact / name, reserved / name)
-    return store.publish(attempt.settings.store, reserved, attempt.name)
+    try:
+        for name in store.FILES:
+            shutil.copyfile(artifact / name, reserved / name)
+        return store.publish(attempt.settings.store, reserved, attempt.name)
+    except OSError:
+        shutil.rmtree(reserved, ignore_errors=True)  # a full disk has no room for it until somebody sweeps
+        raise
 
 
 def _version(attempt: Attempt, dataset: DatasetRow, result: TrainResult, published: Path) -> NewVersion:

@@ -4,7 +4,7 @@ again what the engine has lost, and keeps the house clean."""
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ class Self:
     name: str
     devices: list[dict[str, Any]]
     slots: list[str]
+    at_work: Collection[str] = ()  # the engine's names of what it has begun and not ended; changes while it works
 
 
 class Member:
@@ -50,6 +51,7 @@ class Member:
         self._next_beat = clock()
         self._next_reconcile = clock() + RECONCILE_EVERY
         self._next_tidy = clock() + RECONCILE_EVERY
+        self._idle: set[str] = set()  # claimed by this worker, and not begun at the last look
 
     def serve(self) -> None:
         """Beat; and, as the first of the living, look after the others' work. Raises what the database raises."""
@@ -57,6 +59,8 @@ class Member:
             return
         self._next_beat = self._clock() + BEAT_EVERY
         self.beat()
+        before, self._idle = self._idle, set[str]()
+        self._idle = self._engine.take_up(self._me.name, list(self._me.at_work), before)
         living = self._living()
         if living is None:
             return

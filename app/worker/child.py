@@ -16,7 +16,7 @@ from typing import Any
 
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
-from app.errors import AppError, Invalid
+from app.errors import FULL, AppError, Invalid, disk_full
 from app.http import logs
 from app.services import attempts, backtests, forecast_jobs, training
 from app.services.attempts import Attempt, Fenced
@@ -107,6 +107,8 @@ def _run(attempt: Attempt) -> AppError | None:
         return Invalid(f"{error}".rstrip(".") + ".", code="unfit-data")
     except Exception as error:  # the last line of defence: whatever it was, the job's row has to say so
         log.exception("job %s attempt %d failed", attempt.job, attempt.number)
+        if isinstance(error, OSError) and error.errno in FULL:
+            return disk_full(f"the job could not write its files ({error.strerror}). It made no version")
         return AppError(
             f"The job stopped at an error of the server's own ({type(error).__name__}); the worker's log has the "
             f"details under {attempt.job}.",

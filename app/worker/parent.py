@@ -30,6 +30,7 @@ TICK = 0.2
 WATCH_EVERY = (
     1.0  # seconds between two looks for cancelled jobs among those running here, and for schedules that are due
 )
+STOP_WITHIN = 18.0  # seconds until a worker that was told to stop is gone, whatever it waits for
 GRACE = 8.0  # seconds for a child to write its checkpoint; container runtimes wait ten before they kill
 
 
@@ -45,6 +46,7 @@ class Parent:
         self.free: Queue[Slot] = Queue()
         self.children: dict[tuple[str, int], subprocess.Popen[bytes]] = {}  # (job, attempt) -> process
         self.stopping: set[tuple[str, int]] = set()
+        self.at_work: set[str] = set()
         self.draining = threading.Event()
         self._signalled = False
 
@@ -61,7 +63,7 @@ class Parent:
         self.spares.threads = max(1, cores() // len(slots))
         for slot in slots:
             self.free.put(slot)
-        said = census.Self(self.name, devices, [slot.name for slot in slots])
+        said = census.Self(self.name, devices, [slot.name for slot in slots], self.at_work)
         me = census.Member(self.database, self.engine, said)
         me.beat()  # before the launch: work claimed by a worker without a row would be taken from it at once
         self._launch(len(slots))
@@ -77,6 +79,7 @@ class Parent:
             config={
                 "name": jobs.APPLICATION,
                 "system_database_url": self.settings.url,
+                "system_database_engine": None if self.database.is_sqlite else self.database.engine,
                 "executor_id": self.name,
                 "application_version": APPLICATION_VERSION,
                 "serializer": DBOSPortableJSONSerializer(),
@@ -104,12 +107,15 @@ class Parent:
     def work(self, job_id: str, enqueued: int) -> None:
         """Try the job until its row says that it has ended, or is no longer ours. Runs again from the top on another
         worker when this one dies, so it keeps nothing but the row."""
+        name = jobs.workflow_id(job_id, enqueued)
+        self.at_work.add(name)
         slot = self.free.get()
         try:
             while self._attempt(job_id, enqueued, slot):
                 pass
         finally:
             self.free.put(slot)
+            self.at_work.discard(name)
 
     def _attempt(self, job_id: str, enqueued: int, slot: Slot) -> bool:
         """One attempt in one child. True: it was lost, and another may follow."""
@@ -190,6 +196,9 @@ class Parent:
         """Let the children write their checkpoints and hand back; hand back for those that do not; leave."""
         log.info("worker %s stops", self.name)
         self.draining.set()
+        at_last = threading.Timer(STOP_WITHIN, os._exit, [0])  # a database that does not answer holds nobody up
+        at_last.daemon = True
+        at_last.start()
         threads = [
             threading.Thread(target=end, args=(child, GRACE), daemon=True) for child in list(self.children.values())
         ]

@@ -119,6 +119,17 @@ def test_a_process_that_is_gone_from_this_host_is_seen_at_once(
     assert gone not in names(database)
 
 
+def test_what_was_claimed_and_never_begun_is_queued_again(database: Database, engine: Engine, clock: Clock) -> None:
+    """The commit of a claim arrived, its answer did not: nobody else may take the job."""
+    at_work: set[str] = set()
+    member = Member(database, engine, Self(me := new_name(), [], ["cpu#0"], at_work), clock)
+    lost, begun = claimed(database, engine, me), claimed(database, engine, me)
+    at_work.add(f"{begun}:1")
+    pass_time(member, clock, 6)
+    assert status(database, lost) == {f"{lost}:1": "ENQUEUED"}
+    assert status(database, begun) == {f"{begun}:1": "PENDING"}
+
+
 def test_who_has_slept_does_not_judge(database: Database, engine: Engine, member: Member, clock: Clock) -> None:
     """After an outage every beat looks old: only a worker whose own beats are unbroken may call others dead."""
     pass_time(member, clock, 30)

@@ -1,6 +1,5 @@
 """Content encodings: gzip and zstd bodies are unpacked to a file beside them, in pieces, never past the limit."""
 
-import errno
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import BinaryIO
 
 import zstandard
 
-from app.errors import TooLarge, Unavailable, UnsupportedMedia
+from app.errors import FULL, TooLarge, UnsupportedMedia, disk_full
 from app.services.ingest.sheet import refuse
 from app.services.ingest.upload import ENCODINGS
 
@@ -45,8 +44,8 @@ def inflate(path: Path, coding: str, target: Path, limit: int) -> Path:
     except (zlib.error, zstandard.ZstdError) as error:
         refuse("broken_encoding", f"the {coding} body is broken after {size} unpacked bytes: {error}")
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise Unavailable("the disk is full: the upload could not be unpacked") from error
+        if error.errno in FULL:
+            raise disk_full("the upload could not be unpacked, and nothing of it was stored") from error
         raise
     return target
 

@@ -6,7 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
-from app.errors import AppError, TooLarge, Unavailable
+from app.errors import FULL, AppError, TooLarge, Unavailable, disk_full
 from app.services.ingest.reading import parse_here
 from app.services.ingest.transfer import unpack_question, write_refusal, write_upload
 
@@ -25,7 +25,9 @@ def main() -> None:
     except MemoryError:
         write_refusal(TooLarge("the file needs more memory than this machine has; send it in parts"), folder)
     except OSError as error:
-        write_refusal(Unavailable(f"the file could not be read: {error.strerror}; nothing was stored"), folder)
+        full = disk_full("the file could not be read, and nothing of it was stored")
+        other = Unavailable(f"the file could not be read: {error.strerror}; nothing was stored")
+        write_refusal(full if error.errno in FULL else other, folder)
 
 
 def _end_with_the_server() -> None:

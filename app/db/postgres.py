@@ -1,0 +1,77 @@
+"""Connections to PostgreSQL that wait for nobody for ever: a server that is cut off, frozen or behind a proxy that lost
+it is given up after seconds, with an error like that of one that was stopped.
+
+The system's own means see a machine that is gone (keepalives, `tcp_user_timeout`), but not one that takes bytes and
+does not answer, as a frozen server or a proxy does; so each wait has an end of its own, too.
+"""
+
+from collections.abc import Generator
+from typing import Any
+
+import psycopg
+from psycopg.errors import _WaitTimeout  # pyright: ignore[reportPrivateUsage] -- what `wait` raises; nothing else tells
+from sqlalchemy import Engine, create_engine, event
+
+CONNECT_S = 5  # for a new connection
+FIRST_S = 5.0  # for the answer to the ping that a connection is asked when it is taken from the pool
+ANSWER_S = 60.0  # for any later one: a statement of a large upload or a delete may take its time
+IDLE_MS = 60_000  # a transaction without a statement: a frozen process must not hold its row locks for ever
+
+
+class Line(psycopg.Connection[Any]):
+    """A connection that is closed when an answer does not come in time."""
+
+    patience: float | None = FIRST_S
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        if timeout is not None or self.patience is None:
+            return super().wait(gen, interval, timeout)
+        try:
+            return super().wait(gen, interval, self.patience)
+        except _WaitTimeout:
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"no answer from the database in {self.patience:.0f} s") from None
+
+    def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Generator[psycopg.Notify]:
+        self.patience = None  # who listens waits for news, not for an answer
+        return super().notifies(timeout=timeout, stop_after=stop_after)
+
+
+def engine(url: str, patience: float) -> Engine:
+    """An engine whose connections are `Line`s, which wait for a lock of somebody else for `patience` seconds."""
+    server = f"-c idle_in_transaction_session_timeout={IDLE_MS} -c lock_timeout={patience * 1000:.0f} -c timezone=UTC"
+    line = {
+        "options": server,
+        "connect_timeout": CONNECT_S,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,
+    }
+    made = create_engine(url, pool_pre_ping=True, pool_timeout=10.0, max_overflow=25, connect_args=line)
+    event.listen(made, "do_connect", _connect)
+    event.listen(made, "checkin", _be_wary)
+    event.listen(made, "checkout", _be_patient)
+    return made
+
+
+def unhurried(connection: Any) -> None:
+    """Let the statements of this connection of a pool take as long as they take, until it is put back."""
+    line = connection.connection.driver_connection
+    if isinstance(line, Line):
+        line.patience = None
+
+
+def _connect(_dialect: object, _record: object, arguments: list[Any], named: dict[str, Any]) -> Line:
+    return Line.connect(*arguments, **named)
+
+
+def _be_wary(connection: object, _record: object) -> None:
+    if isinstance(connection, Line):
+        connection.patience = FIRST_S
+
+
+def _be_patient(connection: object, _record: object, _held: object) -> None:
+    """After the ping."""
+    if isinstance(connection, Line):
+        connection.patience = ANSWER_S
