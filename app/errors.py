@@ -293,6 +293,11 @@ CODES = {
         "A job's attempts kept ending without progress, as when its worker is killed each time.",
         "Look at the worker's log and memory, then retry the job.",
     ),
+    "out-of-memory": Kind(
+        500,
+        "A job needed more memory than its worker, or the worker's GPU, has.",
+        "Ask for a smaller `hidden`, `layers`, `batch` or `context`, or give the worker more memory; then retry it.",
+    ),
     "job-crashed": Kind(
         500, "A job ended with an error nobody foresaw.", "Look at the worker's log; report it with the job's id."
     ),

@@ -1,336 +1,90 @@
-"""kill -9, again and again: workers in mid-training, servers in mid-upload, at random moments.
+"""Everything that may die dies here: processes, databases, networks, disks; and what waiting costs.
 
-    python bench/chaos.py [--kills 20] [--seed 0] [--only workers|uploads] [--database-url postgresql://…]
+    python bench/chaos.py [--on sqlite|postgresql|both] [--only ROW …] [--seed 0] [--scale 1.0]
 
-Afterwards every job must have ended once (one `done` among its events, one version) and every upload must be whole or
-absent: totals and points equal what was sent, nothing left in the spool. Kills hit the parent alone and its whole
-process group in turn. Ends with 1 when a promise was broken. The database is SQLite in a temporary folder, or the empty
-one that --database-url names.
+Prints a table, a line for each thing that was tried, and ends with 1 when a bar was missed or a promise broken. Each
+row has a data folder and a database of its own: a SQLite file, or a PostgreSQL server that is started for it. `--scale`
+makes less of everything that is counted.
 """
 
 import argparse
 import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import httpx
-from server import ENDED, ROOT, environment, free_port, gatecast, wait_job, wait_ready
+import chaos_disk
+import chaos_kills
+import chaos_net
+import chaos_outage
+import chaos_pace
+import chaos_poison
+import chaos_storm
+from chaos_stage import Cluster, Row, Sqlite, Stage
 
-MODES = ("parent", "group")
-TINY = {"horizon": 12, "context": 48, "segment": 12, "hidden": 16, "scaling": "std", "patience": 10_000}
-STEPS = 400
-SERIES, BLOCK = 200, 1000  # series and points of each, in one upload
-HOUR = 3600
-FIRST = 1_700_000_400  # a full hour, in seconds since 1970
-
-
-@dataclass
-class Stage:
-    """Where it all happens, and what went wrong."""
-
-    folder: Path
-    database_url: str | None
-    random: random.Random
-    faults: list[str] = field(default_factory=list)
-    port: int = field(default_factory=free_port)
-
-    @property
-    def data(self) -> Path:
-        return self.folder / "data"
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """`gatecast …` in a session, so a process group, of its own."""
-        with (self.folder / f"{arguments[0]}.log").open("ab") as log:
-            return subprocess.Popen(
-                gatecast(*arguments),
-                cwd=ROOT,
-                env=environment(self.data, self.database_url),
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def serve(self) -> subprocess.Popen[bytes]:
-        server = self.start("serve", "--no-worker", "--port", str(self.port))
-        wait_ready(self.address)
-        return server
-
-    def fault(self, text: str) -> None:
-        self.faults.append(text)
-        print(f"  BROKEN: {text}", flush=True)
+ROWS: dict[str, Callable[[Stage], None]] = {
+    "outage": chaos_outage.outage,
+    "disk": chaos_disk.disk,
+    "submit": chaos_pace.submit,
+    "first-step": chaos_pace.first_step,
+    "idle": chaos_pace.idle,
+    "takeover": chaos_net.takeover,
+    "cuts": chaos_net.cuts,
+    "poison": chaos_poison.poison,
+    "cancel": chaos_poison.cancel,
+    "workers": chaos_kills.kill_workers,
+    "uploads": chaos_kills.kill_servers,
+    "everything": chaos_storm.everything,
+    "storm": chaos_storm.storm,
+}
+POSTGRESQL_ONLY = ("takeover", "cuts")  # one machine's SQLite has no network, and no other machine
 
 
-def kill(process: subprocess.Popen[bytes], mode: str) -> None:
-    """kill -9 of a process, or of its whole group."""
-    if mode == "group":
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
-    process.wait()
-
-
-def session_of(process: subprocess.Popen[bytes]) -> list[int]:
-    """What still lives of a process' session."""
-    command = ["ps", "-o", "pid=,stat=", "-s", str(process.pid)]
-    lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
-    return [int(line.split()[0]) for line in lines if not line.split()[1].startswith("Z")]
-
-
-def until(found: Any, what: str, seconds: float = 120) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if answer := found():
-            return answer
-        time.sleep(0.05)
-    raise SystemExit(f"waited {seconds:.0f} s in vain for {what}")
-
-
-def expect_no_orphans(stage: Stage, process: subprocess.Popen[bytes]) -> None:
-    """Children of a killed parent must notice and go."""
-    deadline = time.monotonic() + 10
-    while session_of(process):
-        if time.monotonic() > deadline:
-            stage.fault(f"processes {session_of(process)} outlived their parent")
-            os.killpg(process.pid, signal.SIGKILL)
-            return
-        time.sleep(0.05)
-
-
-# ---------------------------------------------------------------- workers
-
-
-def block(number: int) -> str:
-    """The number-th thousand points of every series, as CSV."""
-    lines = ["unique_id,ds,y"]
-    for one in range(SERIES):
-        for step in range(number * BLOCK, (number + 1) * BLOCK):
-            stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(FIRST + step * HOUR))
-            lines.append(f"s{one:03},{stamp},{value(one, step)}")
-    return "\n".join(lines)
-
-
-def value(one: int, step: int) -> float:
-    return (one * 31 + step * 7919) % 10_007 / 8  # exact in binary, different everywhere
-
-
-def upload(client: httpx.Client, dataset: str, body: str, key: str) -> httpx.Response:
-    headers = {"Content-Type": "text/csv", "Idempotency-Key": key}
-    return client.post(f"/v1/datasets/{dataset}/revisions", content=body, headers=headers, timeout=120)
-
-
-def train(client: httpx.Client) -> str:
-    body = {"kind": "train", "dataset": "trained", "model": "chaos", "config": TINY | {"steps": STEPS}}
-    return client.post("/v1/jobs", json=body).raise_for_status().json()["id"]
-
-
-def kill_workers(stage: Stage, kills: int) -> None:
-    """Kill a worker in mid-training, start another, see the job end; sometimes kill that one too."""
-    server = stage.serve()
-    client = httpx.Client(base_url=stage.address, timeout=60)
-    upload(client, "trained", block(0), "trained").raise_for_status()
-    worker = stage.start("worker")
-    job = train(client)
-    begun = running(client, job, 1)
-    wait_job(client, job)
-    span = time.monotonic() - begun
-    jobs = [job]
-    print(f"\nworkers: a job runs {span:.1f} s undisturbed\n")
-    print(f"{'kill':>4} {'mode':<7} {'after s':>8} {'at step':>8} {'next attempt s':>15} {'attempts':>9}  then")
-    number = 0
-    while number < kills:
-        jobs.append(job := train(client))
-        attempt, again = 1, True
-        while again and number < kills:
-            running(client, job, attempt)
-            wait = stage.random.uniform(0, span)
-            time.sleep(wait)
-            before = show(client, job)
-            if before["state"] in ENDED:
-                break
-            number += 1
-            mode = MODES[number % 2]
-            kill(worker, mode)
-            at = time.monotonic()
-            expect_no_orphans(stage, worker)
-            worker = stage.start("worker")
-            attempt += 1
-            taken = running(client, job, attempt) - at
-            again = attempt < 4 and stage.random.random() < 0.4
-            row = show(client, job) if again and number < kills else wait_job(client, job)
-            step = before["progress"]["step"]
-            print(f"{number:>4} {mode:<7} {wait:>8.2f} {step:>8} {taken:>15.1f} {row['attempt']:>9}  {row['state']}")
-    for job in jobs:
-        wait_job(client, job)
-    check_jobs(stage, client, jobs)
-    worker.terminate()
-    if worker.wait(30) != 0:
-        stage.fault(f"the last worker ended with status {worker.returncode}")
-    stop(server)
-
-
-def show(client: httpx.Client, job: str) -> dict[str, Any]:
-    return client.get(f"/v1/jobs/{job}").raise_for_status().json()
-
-
-def running(client: httpx.Client, job: str, attempt: int) -> float:
-    """When the job's attempt of this number had begun."""
-    until(
-        lambda: (row := show(client, job))["attempt"] >= attempt or row["state"] in ENDED, f"attempt {attempt} of {job}"
-    )
-    return time.monotonic()
-
-
-def check_jobs(stage: Stage, client: httpx.Client, jobs: list[str]) -> None:
-    """Each job ended once and made one version."""
-    made: list[str] = []
-    token = None
-    while True:
-        query = {"page_token": token} if token else {}
-        page = client.get("/v1/models/chaos/versions", params=query).raise_for_status().json()
-        made += [version["job"] for version in page["versions"]]
-        token = page["next_page_token"]
-        if token is None:
-            break
-    for job in jobs:
-        row = show(client, job)
-        done = client.get(f"/v1/jobs/{job}/events").text.count("event: done\n")
-        if (row["state"], done, made.count(job)) != ("succeeded", 1, 1):
-            stage.fault(f"{job}: {row['state']}, `done` {done} times, {made.count(job)} versions, error {row['error']}")
-    if len(made) != len(jobs):
-        stage.fault(f"{len(jobs)} jobs made {len(made)} versions")
-    folders = {folder.name for folder in (stage.data / "models").iterdir()}
-    print(f"\n{len(jobs)} jobs, {len(made)} versions, {len(folders) - len(made)} folders to sweep")
-
-
-# ---------------------------------------------------------------- uploads
-
-
-def kill_servers(stage: Stage, kills: int) -> None:
-    """Kill the server while it takes an upload, start it again, look; then send the same again, as a client would."""
-    server = stage.serve()
-    client = httpx.Client(base_url=stage.address, timeout=120)
-    began = time.monotonic()
-    upload(client, "grown", block(0), "grown-0").raise_for_status()
-    span = time.monotonic() - began
-    print(f"\nuploads: {SERIES * BLOCK:,} points take {span:.1f} s undisturbed\n")
-    print(f"{'kill':>4} {'mode':<7} {'what':<7} {'after s':>8}  {'the client saw':<15} then found")
-    blocks = 1
-    for number in range(1, kills + 1):
-        fresh = number % 4 < 2
-        dataset, which = (f"fresh-{number}", 0) if fresh else ("grown", blocks)
-        body, key = block(which), f"{dataset}-{which}"
-        seen: list[str] = []
-        sender = threading.Thread(target=send, args=(stage.address, dataset, body, key, seen))
-        sender.start()
-        wait = stage.random.uniform(0, span * 1.1)
-        time.sleep(wait)
-        mode = MODES[number % 2]
-        kill(server, mode)
-        sender.join()
-        expect_no_orphans(stage, server)
-        server = stage.serve()
-        found = look(stage, client, dataset, which)
-        if found == "absent" and seen[0] == "201":
-            stage.fault(f"{key}: acknowledged and gone")
-        print(f"{number:>4} {mode:<7} {'new' if fresh else 'append':<7} {wait:>8.2f}  {seen[0]:<15} {found}")
-        answer = upload(client, dataset, body, key)
-        if answer.status_code not in (200, 201):
-            stage.fault(f"{key}: sent again, refused with {answer.status_code}: {answer.text[:200]}")
-        if look(stage, client, dataset, which) != "whole":
-            stage.fault(f"{key}: sent again, and not there")
-        blocks += not fresh
-    check_points(stage, client, blocks)
-    kill(server, "parent")
-    check_spool(stage)
-
-
-def send(address: str, dataset: str, body: str, key: str, seen: list[str]) -> None:
-    """What a client sees of its upload: a status, or that nobody answered."""
-    try:
-        with httpx.Client(base_url=address) as client:
-            seen.append(str(upload(client, dataset, body, key).status_code))
-    except httpx.TransportError as error:
-        seen.append(type(error).__name__)
-
-
-def look(stage: Stage, client: httpx.Client, dataset: str, which: int) -> str:
-    """Whether block `which` of the dataset is whole or absent; a fault when it is neither."""
-    answer = client.get(f"/v1/datasets/{dataset}")
-    if answer.status_code == 404:
-        return "absent"
-    row = answer.raise_for_status().json()
-    size = SERIES * BLOCK
-    state = {which * size: "absent", (which + 1) * size: "whole"}.get(row["points"], "broken")
-    series = SERIES if row["points"] else 0
-    if state == "broken" or row["series"] != series or row["revision"] != row["points"] // size:
-        stage.fault(f"{dataset}: {row['points']} points, {row['series']} series, revision {row['revision']}")
-    return state
-
-
-def check_points(stage: Stage, client: httpx.Client, blocks: int) -> None:
-    """Every point of the dataset that grew, read back."""
-    wrong = 0
-    for one in range(SERIES):
-        rows = client.get(f"/v1/datasets/grown/series/s{one:03}/points", headers={"Accept": "text/csv"})
-        read = [float(line.rpartition(",")[2]) for line in rows.raise_for_status().text.splitlines()[1:]]
-        wrong += read != [value(one, step) for step in range(blocks * BLOCK)]
-    print(f"\n{blocks * SERIES * BLOCK:,} points in {blocks} revisions read back, {wrong} series differ")
-    if wrong:
-        stage.fault(f"{wrong} series of the dataset that grew are not what was sent")
-
-
-def check_spool(stage: Stage) -> None:
-    """What killed requests left in the spool is dropped by a later start, once it is old enough to be nobody's."""
-    left = [path for path in (stage.data / "spool").rglob("*") if path.is_file()]
-    print(f"{len(left)} spooled bodies were left behind; aged by a day and the server started again:", end=" ")
-    for path in [*left, *(stage.data / "spool").iterdir()]:
-        os.utime(path, (time.time() - 86_400,) * 2)
-    server = stage.serve()
-    still = list((stage.data / "spool").iterdir())
-    print(f"{len(still)}")
-    if still:
-        stage.fault(f"still in the spool: {', '.join(path.name for path in still[:5])}")
-    stop(server)
-
-
-def stop(server: subprocess.Popen[bytes]) -> None:
-    server.terminate()
-    server.wait(30)
+def run(name: str, on: str, asked: argparse.Namespace) -> Stage:
+    with tempfile.TemporaryDirectory(prefix="gatecast-chaos-", ignore_cleanup_errors=True) as place:
+        folder = Path(place)
+        database = Cluster(folder) if on == "postgresql" else Sqlite(folder)
+        stage = Stage(folder, database, random.Random(asked.seed), asked.scale)
+        print(f"\n{name} on {database.name}, load {os.getloadavg()[0]:.1f}", flush=True)
+        try:
+            stage.migrate()
+            ROWS[name](stage)
+        except (SystemExit, Exception) as error:  # noqa: BLE001 -- the other rows are still worth their time
+            stage.fault(f"{name}: {type(error).__name__} {error}")
+        finally:
+            stage.end()
+            database.end()
+        if stage.faults:
+            for log in sorted(folder.glob("*.log")):
+                print(f"\n--- end of {log.name}\n{log.read_text(errors='replace')[-3000:]}")
+    return stage
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="of workers, and as many of servers")
+    parser.add_argument("--on", choices=("sqlite", "postgresql", "both"), default="sqlite")
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=("workers", "uploads"))
-    parser.add_argument("--database-url")
+    parser.add_argument("--scale", type=float, default=1.0)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="gatecast-chaos-") as folder:
-        stage = Stage(Path(folder), asked.database_url, random.Random(asked.seed))
-        stage.data.mkdir()
-        env = environment(stage.data, stage.database_url)
-        subprocess.run(gatecast("migrate"), cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
-        if asked.only != "uploads":
-            kill_workers(stage, asked.kills)
-        if asked.only != "workers":
-            kill_servers(stage, asked.kills)
-        if stage.faults:
-            for log in sorted(stage.folder.glob("*.log")):
-                print(f"\n--- end of {log.name}\n{log.read_text(errors='replace')[-3000:]}")
-    print(f"\n{len(stage.faults)} promises broken")
-    return 1 if stage.faults else 0
+    table: list[tuple[str, Row]] = []
+    broken = 0
+    for on in ("sqlite", "postgresql") if asked.on == "both" else (asked.on,):
+        for name in asked.only:
+            if on == "sqlite" and name in POSTGRESQL_ONLY:
+                continue
+            stage = run(name, on, asked)
+            table += [(stage.database.name, row) for row in stage.rows]
+            broken += len(stage.faults) + sum(not row.held for row in stage.rows)
+    print(f"\n{time.strftime('%Y-%m-%d')}, seed {asked.seed}, scale {asked.scale}, load {os.getloadavg()[0]:.1f}\n")
+    print("| database | what | bar | seen | |\n|---|---|---|---|---|")
+    for name, row in table:
+        print(f"| {name} | {row.name} | {row.bar} | {row.seen} | {'held' if row.held else 'MISSED'} |")
+    print(f"\n{broken} promises broken")
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

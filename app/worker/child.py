@@ -109,12 +109,24 @@ def _run(attempt: Attempt) -> AppError | None:
         log.exception("job %s attempt %d failed", attempt.job, attempt.number)
         if isinstance(error, OSError) and error.errno in FULL:
             return disk_full(f"the job could not write its files ({error.strerror}). It made no version")
+        if _wants_memory(error):
+            return AppError(
+                "The job needed more memory than its worker has. Ask for less at once (a smaller `hidden`, `layers`, "
+                "`batch` or `context`), or give the worker more, then retry the job.",
+                code="out-of-memory",
+            )
         return AppError(
             f"The job stopped at an error of the server's own ({type(error).__name__}); the worker's log has the "
             f"details under {attempt.job}.",
             code="job-crashed",
         )
     return None
+
+
+def _wants_memory(error: Exception) -> bool:
+    """Whether memory could not be had, as Python, torch on the CPU and torch on a GPU say it."""
+    said = "memory" in str(error) and "alloc" in str(error)
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said
 
 
 def _read_line() -> bytes:
