@@ -24,10 +24,10 @@ TINY = {"horizon": 12, "context": 48, "segment": 12, "hidden": 8, "layers": 1, "
 class Worker:
     """A worker process of its own session, so that the test can end it, or it and its children."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, url: str | None = None) -> None:
         environment = {**os.environ, "GATECAST_DATA": str(settings.data)}
         if settings.database_url is not None:
-            environment["GATECAST_DATABASE_URL"] = settings.database_url.get_secret_value()
+            environment["GATECAST_DATABASE_URL"] = url or settings.database_url.get_secret_value()
         command = [sys.executable, "-m", "app", "worker"]
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
 
@@ -57,12 +57,12 @@ class Worker:
 
 
 @pytest.fixture
-def start_worker(settings: Settings) -> Iterator[Callable[[], Worker]]:
-    """Start a worker; what is left of them is killed at the end."""
+def start_worker(settings: Settings) -> Iterator[Callable[..., Worker]]:
+    """Start a worker, which may reach a PostgreSQL database by another URL; those left are killed at the end."""
     started: list[Worker] = []
 
-    def start() -> Worker:
-        started.append(Worker(settings))
+    def start(url: str | None = None) -> Worker:
+        started.append(Worker(settings, url))
         return started[-1]
 
     yield start
