@@ -10,6 +10,7 @@ makes less of everything that is counted.
 import argparse
 import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +24,9 @@ import chaos_outage
 import chaos_pace
 import chaos_poison
 import chaos_storm
+import httpx
 from chaos_stage import Cluster, Row, Sqlite, Stage
+from sqlalchemy.exc import SQLAlchemyError
 
 ROWS: dict[str, Callable[[Stage], None]] = {
     "outage": chaos_outage.outage,
@@ -40,6 +43,8 @@ ROWS: dict[str, Callable[[Stage], None]] = {
     "everything": chaos_storm.everything,
     "storm": chaos_storm.storm,
 }
+BROKEN = (SystemExit, OSError, ValueError, LookupError, TypeError)
+BROKEN += (httpx.HTTPError, subprocess.SubprocessError, SQLAlchemyError)
 POSTGRESQL_ONLY = ("takeover", "cuts")  # one machine's SQLite has no network, and no other machine
 
 
@@ -52,7 +57,7 @@ def run(name: str, on: str, asked: argparse.Namespace) -> Stage:
         try:
             stage.migrate()
             ROWS[name](stage)
-        except (SystemExit, Exception) as error:  # noqa: BLE001 -- the other rows are still worth their time
+        except BROKEN as error:  # the other rows are still worth their time
             stage.fault(f"{name}: {type(error).__name__} {error}")
         finally:
             stage.end()
