@@ -259,6 +259,12 @@ CODES = {
         "The uploaded file could not be understood. Nothing of it was stored.",
         "Each entry of `errors` names a row and a column; mend them and send the whole file again.",
     ),
+    "invalid-version": Kind(
+        422,
+        "The file is not a version as an export writes it, what is in it does not fit together, or it does not answer. "
+        "Nothing of it was stored.",
+        "Export the version anew with `gatecast export`, and send the file as it is.",
+    ),
     "no-such-revision": Kind(
         422, "The dataset has no revision of that number.", "Take one of those named in `detail`, or leave it out."
     ),

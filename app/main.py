@@ -1,6 +1,7 @@
 """create_app: the ASGI application, from settings alone."""
 
 import asyncio
+import datetime as dt
 import logging
 import shutil
 import time
@@ -15,7 +16,7 @@ from fastapi.routing import APIRoute
 from starlette.types import Message
 
 from app import store
-from app.api import backtests, datasets, forecasts, jobs, registry, revisions, schedules, series, system
+from app.api import backtests, datasets, forecasts, jobs, parcels, registry, revisions, schedules, series, system
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, REQUEST_WAITS_S, Database
 from app.http.chores import attempt
@@ -28,10 +29,10 @@ from app.http.openapi import install_openapi
 from app.http.problems import install_problems
 from app.http.queries import known_query
 from app.http.requests import UNSEEN, Requests
+from app.services import leftovers
 from app.services.forecasts import Meant
 from app.services.jobs import Engine
 from app.services.opened import OpenVersions, Remembered
-from app.services.registry import rubbish
 
 log = logging.getLogger("gatecast")
 
@@ -65,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
     install_problems(app)
     install_openapi(app, EXAMPLES)
     install_docs(app)
-    for module in (datasets, revisions, series, jobs, schedules, registry, forecasts, backtests):
+    for module in (datasets, revisions, series, jobs, schedules, registry, parcels, forecasts, backtests):
         app.include_router(module.router, dependencies=[Depends(known_query)])
     app.include_router(system.router)  # probes may carry what they like
     # The last one added is the outermost.
@@ -152,9 +153,12 @@ def sweep_spool(settings: Settings, now: float) -> None:
 
 
 def sweep_store(settings: Settings, database: Database, now: float) -> None:
-    """Drop the version folders of attempts that died before their version was recorded."""
+    """Drop the version folders of attempts and imports that died before their version was recorded."""
     known = store.names(settings.store)  # before anything is asked of the database
     with database.read(EVERY_WORKSPACE) as session:
-        left = rubbish(session, known)
-    for name in store.sweep(settings.store, left, now):
-        log.info("dropped %s from the model store: its attempt died before it was recorded", name)
+        left = leftovers.rubbish(session, known)
+    swept = store.sweep(settings.store, left, now)
+    for name in swept:
+        log.info("dropped %s from the model store: what wrote it died before it was recorded", name)
+    with database.write(EVERY_WORKSPACE) as session:
+        leftovers.forget(session, swept, dt.datetime.fromtimestamp(now, dt.UTC))

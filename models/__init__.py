@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from models.calendar import Calendar, Frequency
     from models.config import BacktestPlan, BacktestResult, Progress, Run, Stopped, TrainConfig, TrainResult
     from models.device import devices
+    from models.foreign import inspected
     from models.inference import OpenArtifact, base_folder, open_artifact
     from models.series import Column, Forecast, Note, Series
     from models.spacing import StepsDiffer
@@ -26,6 +27,7 @@ _HOME = {
     "TrainConfig": "config",
     "TrainResult": "config",
     "devices": "device",
+    "inspected": "foreign",
     "OpenArtifact": "inference",
     "open_artifact": "inference",
     "base_folder": "inference",
@@ -59,6 +61,7 @@ __all__ = [
     "base_folder",
     "continued",
     "devices",
+    "inspected",
     "open_artifact",
     "train",
 ]

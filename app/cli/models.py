@@ -90,6 +90,9 @@ def _record(version: dict[str, Any]) -> None:
             "parameters": version["parameters"],
             "made by": version["job"],
             "started from": version["parent"],
+            "imported, made as": f"{version['origin']['model']}/{version['origin']['version']}"
+            if version["origin"]
+            else None,
             "digest": version["digest"],
             "config": ", ".join(f"{name}={value}" for name, value in version["config"].items() if value is not None),
         },

@@ -11,7 +11,10 @@ from typer.core import TyperGroup
 
 from app.cli.client import Failed
 
-ORDER = ("serve", "worker", "migrate", "demo", "upload", "train", "forecast", "jobs", "models", "openapi")
+ORDER = (
+    *("serve", "worker", "migrate", "demo", "upload", "train", "forecast", "jobs", "models"),
+    *("export", "import", "openapi"),
+)
 SERVER, CLIENT = "Run it", "Use it (over HTTP)"
 out = Console()
 err = Console(stderr=True)

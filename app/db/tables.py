@@ -285,6 +285,16 @@ class VersionRow(Base):
     device: Mapped[str] = mapped_column(String(64))
     train_seconds: Mapped[float]
     parent: Mapped[str | None] = mapped_column(String(80))
+    origin: Mapped[dict[str, Any] | None]  # of an imported one: what it is where it was made
+    created_at: Mapped[dt.datetime] = mapped_column(default=utc_now)
+
+
+class ArrivalRow(Base):
+    """A folder of the store that an import is about to fill: gone when a version names it, else rubbish one day."""
+
+    __tablename__ = "arrivals"
+
+    folder: Mapped[str] = mapped_column(String(255), primary_key=True)
     created_at: Mapped[dt.datetime] = mapped_column(default=utc_now)
 
 

@@ -10,7 +10,7 @@ from app.errors import TooLarge
 from app.http.problems import problem_response
 from app.http.requests import route_path
 
-UPLOAD = re.compile(r"/v1/datasets/[^/]+/revisions")
+UPLOAD = re.compile(r"/v1/(datasets/[^/]+/revisions|models/[^/]+/versions)")
 
 
 class BodyLimit:

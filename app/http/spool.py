@@ -31,6 +31,7 @@ SUFFIXES = {
     ".ndjson": NDJSON,
     ".jsonl": NDJSON,
     ".json": JSON,
+    ".zip": "application/zip",
 }
 MAX_HEADER = 8192
 PACKED = (".gz", ".gzip", ".zst", ".zstd")

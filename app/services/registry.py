@@ -3,9 +3,8 @@ and every move leaves a row: from, to, who, why, and the gate's figures when a g
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from typing import Any, Literal, cast
 
 from sqlalchemy import ColumnElement, func, select
@@ -13,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.session import EVERY_WORKSPACE
-from app.db.tables import AliasRow, JobRow, ModelRow, MoveRow, VersionRow
+from app.db.tables import AliasRow, ModelRow, MoveRow, VersionRow
 from app.errors import Complaint, Conflict, NotFound, PreconditionFailed
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
@@ -65,6 +64,7 @@ class NewVersion:
     revision: int | None = None
     data_digest: str | None = None
     parent: str | None = None
+    origin: Mapping[str, Any] | None = None  # of a version that was imported: what it is where it was made
     promote: Promote = "if_better"
     gate: Gate | None = None
     actor: str = "worker"
@@ -163,7 +163,7 @@ def add_version(session: Session, new: NewVersion) -> VersionRow:
     model = _lock_model(session, new.model, new.workspace)
     model.last_version += 1
     taken = ("folder", "digest", "frequency", "time_zone", "parameters", "size_bytes", "device", "train_seconds")
-    taken += ("job_id", "dataset_id", "dataset", "revision", "data_digest", "parent")
+    taken += ("job_id", "dataset_id", "dataset", "revision", "data_digest", "parent", "origin")
     row = VersionRow(
         model_id=model.id,
         number=model.last_version,
@@ -233,20 +233,6 @@ def delete_version(session: Session, reference: str, number: int) -> str:
     session.delete(row)
     session.flush()
     return row.folder
-
-
-def rubbish(session: Session, folders: Sequence[str]) -> set[str]:
-    """Which of these folders of the store, named `{job}-{attempt}`, an attempt left behind: its job is known here, it
-    is not the attempt at work, and no version names it. A folder of a job that is not known is somebody else's."""
-    jobs = {folder: folder.rpartition("-")[0] for folder in folders}
-    query = select(JobRow.id, JobRow.attempt, JobRow.state)
-    # Jobs first: one that has ended by now has its version by now.
-    found = {row.id: row for part in _parts(jobs.values()) for row in session.execute(query.where(JobRow.id.in_(part)))}
-    named: set[str] = set()
-    for part in _parts(folders):
-        named |= set(session.scalars(select(VersionRow.folder).where(VersionRow.folder.in_(part))))
-    working = {f"{row.id}-{row.attempt}" for row in found.values() if row.state in ("pending", "running")}
-    return {folder for folder, job in jobs.items() if job in found} - named - working
 
 
 # ---------------------------------------------------------------- aliases
@@ -379,13 +365,6 @@ def _record(session: Session, alias: AliasRow, before: int | None, after: int | 
             gate=dict(why.gate) if why.gate else None,
         )
     )
-
-
-def _parts(values: Iterable[str], size: int = 500) -> Iterator[list[str]]:
-    """The distinct values, some at a time: a query takes only so many."""
-    rest = iter(dict.fromkeys(values))
-    while part := list(islice(rest, size)):
-        yield part
 
 
 def _without_nan(value: Any) -> Any:

@@ -57,7 +57,7 @@ def version_documents(session: Session, model: ModelRow, rows: Sequence[VersionR
     for alias in session.scalars(select(AliasRow).filter_by(model_id=model.id).order_by(AliasRow.name)):
         aliases.setdefault(alias.version, []).append(alias.name)
     same = ("created_at", "dataset", "revision", "data_digest", "frequency", "time_zone", "config", "metrics")
-    same += ("baselines", "parameters", "size_bytes", "digest", "device", "train_seconds", "parent")
+    same += ("baselines", "parameters", "size_bytes", "digest", "device", "train_seconds", "parent", "origin")
     return [
         {"model": model.name, "version": row.number, "job": row.job_id, "aliases": aliases.get(row.number, [])}
         | {name: getattr(row, name) for name in same}
@@ -76,10 +76,11 @@ def card(document: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
         "Learned from": f"{learned} (steps of {document['frequency']}, {document['time_zone']})",
         "Made": f"{document['created_at']:%Y-%m-%d}, in {document['train_seconds']:.1f} s on {document['device']}",
         "Started from": document["parent"] or "nothing",
+        "Came from": _origin(document["origin"]),
         "Parameters": f"{document['parameters']:,}",
         "Digest": document["digest"],
     }
-    lines += [f"- {name}: {value}" for name, value in facts.items()]
+    lines += [f"- {name}: {value}" for name, value in facts.items() if value is not None]
     names = list(document["baselines"])
     lines += ["", "Scores over held-out origins, lower is better but for coverage:", ""]
     lines += [f"| metric | this version | {' | '.join(names)} |", "|" + "---|" * (2 + len(names))]
@@ -88,6 +89,13 @@ def card(document: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
         cells = ["–" if one is None else f"{one:.4g}" for one in (value, *beside)]
         lines.append(f"| {metric} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _origin(origin: Mapping[str, Any] | None) -> str | None:
+    if origin is None:
+        return None
+    learned = f" from revision {origin['revision']} of {origin['dataset']}" if origin["dataset"] else ""
+    return f"another server, made there as {origin['model']}/{origin['version']}{learned}"
 
 
 def move_document(move: MoveRow) -> dict[str, Any]:

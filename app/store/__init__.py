@@ -14,8 +14,10 @@ from app.config import Bucket
 from app.errors import Unavailable
 from app.store import folder, objects
 from app.store.folder import DAMAGED, FILES, GRACE_S, GRAPH, MANIFEST, WEIGHTS, digest, manifest, size, verify
+from app.store.parcel import ABOUT, packed, unpack
 
 __all__ = [
+    "ABOUT",
     "DAMAGED",
     "FILES",
     "GRACE_S",
@@ -29,8 +31,19 @@ __all__ = [
     "here",
     "local",
 ]
-__all__ += ["manifest", "missing", "names", "open_file", "publish", "read_manifest", "remove", "reserve", "size"]
-__all__ += ["sweep", "verified", "verify"]
+__all__ += [
+    "manifest",
+    "missing",
+    "names",
+    "open_file",
+    "packed",
+    "publish",
+    "read_manifest",
+    "remove",
+    "reserve",
+    "size",
+]
+__all__ += ["sweep", "unpack", "verified", "verify"]
 
 Place = Path | Bucket
 PATIENCE = 60.0  # seconds that a job waits for an object store that does not answer; a request does not

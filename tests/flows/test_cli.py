@@ -266,6 +266,30 @@ def test_models_are_listed_promoted_and_rolled_back(gatecast: Gatecast, second: 
     assert "Leaderboard" in gatecast("models", "show", model, "1").stdout
 
 
+def test_a_version_moves_in_one_file(gatecast: Gatecast, trained: str, folder: Path, monkeypatch: Any) -> None:
+    model = demo.MODEL
+    monkeypatch.chdir(folder)
+    record = said(gatecast("models", "show", model, "1", "--json"))
+    assert f"{model}-1.zip: {model} version 1" in gatecast("export", f"{model}/1").stdout
+    assert "is there already" in gatecast("export", f"{model}/1", status=2).stderr
+    written = said(gatecast("export", f"{model}/1", "-o", "again.zip", "--json"))
+    assert (written["version"], written["digest"]) == (1, record["digest"])
+    assert (folder / f"{model}-1.zip").read_bytes() == (folder / "again.zip").read_bytes()
+    shown = gatecast("import", "again.zip", "-m", "moved").stdout
+    assert "is moved version 1" in shown
+    assert "It is the champion" in shown
+    found = said(gatecast("import", "again.zip", "--json"))  # into the model it came from, which has it
+    assert (found["model"], found["version"], found["digest"]) == (model, 1, record["digest"])
+    assert f"{model}/1" in gatecast("models", "show", "moved", "1").stdout
+    (folder / "bad.zip").write_bytes((folder / "again.zip").read_bytes()[:-100])
+    assert "not a version" in gatecast("import", "bad.zip", "-m", "moved", status=1).stderr
+    assert "not a version" in gatecast("import", str(demo.FILE), status=2).stderr
+    for reference, piece in ((f"{model}/99", "no version 99"), ("nobody", "no model"), ("a/b/c", "not a version")):
+        assert piece in gatecast("export", reference, status=2 if "/b/" in reference else 1).stderr
+    assert "base version" in gatecast("export", "base", "-o", "base.zip").stdout
+    assert sorted(path.name for path in folder.glob(".*")) == []
+
+
 def test_jobs_are_listed_followed_cancelled_and_retried(gatecast: Gatecast, trained: str) -> None:
     endless = ["--horizon", "4", "--context", "52", "--steps", "1000000", "--config", "patience=10000"]
     job = gatecast("train", "-d", demo.DATASET, "-m", "endless", *endless, "--detach").stdout.strip()

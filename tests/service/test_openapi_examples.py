@@ -46,6 +46,8 @@ ORDER = [
     "show_version",
     "read_card",
     "download",
+    "export_version",
+    "import_version",
     "show_alias",
     "move_alias",
     "rollback",

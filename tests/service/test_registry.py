@@ -10,7 +10,7 @@ from sqlalchemy import select
 from app.db.session import EVERY_WORKSPACE, Database
 from app.db.tables import JobRow, MoveRow, VersionRow
 from app.errors import Conflict, NotFound, PreconditionFailed
-from app.services import registry
+from app.services import leftovers, registry
 from app.services.registry import Condition, Gate, NewVersion, Why
 
 ME = Why("me", "because")
@@ -273,7 +273,7 @@ def test_what_attempts_left_behind_is_rubbish(add: Callable[..., int], database:
     add(folder="job_done-3", job_id="job_done")
     folders = ["job_done-3", "job_done-2", "job_now-2", "job_now-1", "job_off-1", "job_unknown-1", "something"]
     with database.read(EVERY_WORKSPACE) as session:
-        assert registry.rubbish(session, folders) == {"job_done-2", "job_now-1", "job_off-1"}
-        assert registry.rubbish(session, []) == set()
+        assert leftovers.rubbish(session, folders) == {"job_done-2", "job_now-1", "job_off-1"}
+        assert leftovers.rubbish(session, []) == set()
         many = [f"job_done-{place}" for place in range(1200)]
-        assert len(registry.rubbish(session, many)) == 1199
+        assert len(leftovers.rubbish(session, many)) == 1199

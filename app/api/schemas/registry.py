@@ -33,13 +33,25 @@ class ModelsOut(Out):
     next_page_token: str | None
 
 
-class VersionOut(Out):
-    """The record of one immutable version: trained here, or come with the server."""
+class OriginOut(Out):
+    """Where an imported version was made, in the words of that server."""
 
     model: str
     version: int
     created_at: dt.datetime
-    job: str | None = Field(description="Id of the job that trained it; null: it came with the server.")
+    job: str | None
+    dataset: str | None
+    revision: int | None
+    parent: str | None = Field(description="The version that training started from there.")
+
+
+class VersionOut(Out):
+    """The record of one immutable version: trained here, imported, or come with the server."""
+
+    model: str
+    version: int
+    created_at: dt.datetime
+    job: str | None = Field(description="Id of the job that trained it; null: it came with the server or from another.")
     dataset: str | None = Field(
         description="What it was trained on; the name stays when the dataset is gone. Null: no dataset of this server."
     )
@@ -58,6 +70,7 @@ class VersionOut(Out):
     device: str
     train_seconds: float
     parent: str | None = Field(description="The version that training started from.")
+    origin: OriginOut | None = Field(description="Where an imported version was made; null: here.")
     aliases: list[str] = Field(description="Aliases that point here now.")
 
 
