@@ -76,7 +76,7 @@ def spooling(stage: Stage) -> None:
     with small_disk(stage.data / "spool") as spool:
         server, client = stage.serve(), httpx.Client(base_url=stage.address, timeout=60)
         filler = fill(spool, leave=100_000)
-        body = b"unique_id,ds,y\n" + b"".join(b"s%d,2026-01-01T00:00:00Z,1\n" % number for number in range(100_000))
+        body = b"unique_id,ds,y\n" + b"".join(b"s,%d,1\n" % number for number in range(200_000))
         sent = {"content": body, "headers": {"Content-Type": "text/csv"}}
         refused = client.post("/v1/datasets/spooled/revisions", **sent)
         left = [path for path in spool.rglob("*") if path != filler]

@@ -105,7 +105,10 @@ def cuts(stage: Stage) -> None:
 def cut_workers(stage: Stage, client: httpx.Client, name: str, line: Line, how: tuple[str, float]) -> None:
     """Four jobs on two workers, the line of one of them cut meanwhile."""
     mode, seconds = how
-    jobs = [insist(client, training("hourly", 60), f"{name}-{mode}-{seconds}-{number}") for number in range(4)]
+    jobs = [
+        insist(client, training("hourly", 60), f"{name.replace(' ', '-')}-{mode}-{seconds}-{number}")
+        for number in range(4)
+    ]
     until(lambda: client.get("/v1/system").json()["queue"]["running"], "a job to run")
     time.sleep(stage.random.uniform(0.5, 3))
     line.cut(mode)

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 from psycopg.errors import _WaitTimeout  # pyright: ignore[reportPrivateUsage] -- what `wait` raises; nothing else tells
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 
 CONNECT_S = 5  # for a new connection
 FIRST_S = 5.0  # for the answer to the ping that a connection is asked when it is taken from the pool
@@ -53,6 +53,17 @@ def engine(url: str, patience: float) -> Engine:
     event.listen(made, "checkin", _be_wary)
     event.listen(made, "checkout", _be_patient)
     return made
+
+
+def hold_briefly(engine: Engine, seconds: float) -> None:
+    """Let the server end the transactions of this engine that write and then are silent for so long: whoever stands
+    still holds a job's row, and the next worker could not take it."""
+
+    def begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("gatecast_write", False):
+            connection.exec_driver_sql(f"set local idle_in_transaction_session_timeout = {seconds * 1000:.0f}")
+
+    event.listen(engine, "begin", begin)
 
 
 def unhurried(connection: Any) -> None:

@@ -20,13 +20,16 @@ from app.db.tables import InWorkspace
 EVERY_WORKSPACE = "*"  # what a worker's session names, which serves all of them, and a row that all of them see
 WORK_WAITS_S = 30.0  # for a lock that another process holds: whoever works in the background
 REQUEST_WAITS_S = 10.0  # a request; then its client is asked to come again
+WORK_HOLDS_S = 5.0  # locks, while it does not say a word: a worker's machine that stands still loses its transaction
 
 
 class Database:
     """One engine for the process. `read()` and `write()` give a session bound to a workspace and end its
     transaction."""
 
-    def __init__(self, url: str, patience: float = WORK_WAITS_S) -> None:
+    def __init__(self, url: str, patience: float = WORK_WAITS_S, holds: float | None = None) -> None:
+        """Who writes waits `patience` seconds for a lock of somebody else. On PostgreSQL it loses its own after `holds`
+        seconds in mid-transaction without a statement (None: after a minute)."""
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
         self._patience = patience
@@ -42,6 +45,8 @@ class Database:
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
             self.engine = postgres.engine(url, patience)
+            if holds is not None:
+                postgres.hold_briefly(self.engine, holds)
         self._writer = self.engine.execution_options(gatecast_write=True)
 
     @contextmanager

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from app.config import Settings
-from app.db.session import EVERY_WORKSPACE, Database
+from app.db.session import EVERY_WORKSPACE, WORK_HOLDS_S, Database
 from app.errors import FULL, AppError, Invalid, disk_full
 from app.http import logs
 from app.services import attempts, backtests, forecast_jobs, training
@@ -54,7 +54,7 @@ def main() -> None:
 
 def obey(settings: Settings, order: dict[str, Any]) -> int:
     """Run the attempt named in the order; the exit status is 0 when the job's row tells how it went."""
-    database = Database(settings.url)
+    database = Database(settings.url, holds=WORK_HOLDS_S)
     job_id, number = order["job"], order["attempt"]
     reporter = Reporter(database, job_id, number)
 

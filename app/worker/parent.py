@@ -16,7 +16,7 @@ from typing import NoReturn
 from dbos import DBOS, DBOSPortableJSONSerializer
 
 from app.config import Settings
-from app.db.session import EVERY_WORKSPACE, Database
+from app.db.session import EVERY_WORKSPACE, WORK_HOLDS_S, Database
 from app.services import attempts, jobs, schedules
 from app.worker import census
 from app.worker.slots import Slot, Spares, cores, end, new_name, slots_of
@@ -40,7 +40,7 @@ class Parent:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.name = new_name()
-        self.database = Database(settings.url)
+        self.database = Database(settings.url, holds=WORK_HOLDS_S)
         self.engine = jobs.Engine(settings.url)
         self.spares = Spares(settings)
         self.free: Queue[Slot] = Queue()

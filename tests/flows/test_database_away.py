@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InternalError, OperationalError
 
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
@@ -97,6 +97,20 @@ def test_a_frozen_line_is_given_up_and_found_again(line: Line) -> None:
     with database.read(EVERY_WORKSPACE) as session:
         assert session.scalar(text("select 1")) == 1
     database.close()
+
+
+def test_who_stands_still_in_a_transaction_holds_nobody_up(settings: Settings) -> None:
+    """A worker's machine stops between two statements; the job's row is locked then, and another has to take it."""
+    if settings.database_url is None:
+        pytest.skip("on one machine the process that is gone takes its lock along")
+    still, other = Database(settings.url, holds=0.5), Database(settings.url)
+    claim = text("update alembic_version set version_num = version_num")
+    with pytest.raises((OperationalError, InternalError)), still.write(EVERY_WORKSPACE) as session:  # noqa: PT012
+        session.execute(claim)
+        with other.write(EVERY_WORKSPACE) as second:  # waits until the server has ended the first
+            second.execute(claim)
+    still.close()
+    other.close()
 
 
 def test_a_worker_behind_a_frozen_line_goes_on_when_it_is_back(
