@@ -45,7 +45,7 @@ def poison(stage: Stage) -> None:
         row["state"] == "failed" and row["attempt"] == TRIES and "SIGSEGV" in error.get("detail", ""),
     )
     greedy = training("hourly", 3)
-    greedy["config"] = greedy["config"] | {"hidden": 4096, "layers": 4}
+    greedy["config"] = greedy["config"] | {"hidden": 2048, "layers": 4}
     stage.end()
     stage.serve()
     worker = stage.start("worker")

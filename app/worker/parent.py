@@ -27,9 +27,8 @@ log = logging.getLogger("gatecast.worker")
 APPLICATION_VERSION = "1"
 POLL = 0.5  # seconds between two looks into the queue
 TICK = 0.2
-WATCH_EVERY = (
-    1.0  # seconds between two looks for cancelled jobs among those running here, and for schedules that are due
-)
+WATCH_EVERY = 1.0  # seconds between two looks for cancelled jobs among those running here
+FIRE_EVERY = 2.0  # for schedules that are due
 STOP_WITHIN = 18.0  # seconds until a worker that was told to stop is gone, whatever it waits for
 GRACE = 8.0  # seconds for a child to write its checkpoint; container runtimes wait ten before they kill
 
@@ -86,6 +85,7 @@ class Parent:
                 "log_level": "WARNING",
                 "run_migrations": False,
                 "max_executor_threads": slots + 8,
+                "notification_coalesce_sec": 10.0,  # of messages we never send: it would wake up 100 times a second
             }
         )
         engine_log = logging.getLogger("dbos")
@@ -153,7 +153,7 @@ class Parent:
     # ------------------------------------------------------------ all jobs, in the main thread
 
     def _watch(self, me: census.Member) -> None:
-        next_watch = 0.0
+        next_watch = next_fire = 0.0
         while not self._signalled:
             time.sleep(TICK)
             if time.monotonic() < next_watch:
@@ -163,7 +163,9 @@ class Parent:
                 self.spares.refill()
                 self._stop_strays()
                 me.serve()
-                self._fire_schedules()
+                if time.monotonic() >= next_fire:
+                    next_fire = time.monotonic() + FIRE_EVERY
+                    self._fire_schedules()
             except attempts.AWAY as error:
                 log.warning("the database is away: %s", error)
             except Exception:  # without beats this worker would be taken for dead while its children work
