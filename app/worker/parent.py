@@ -30,6 +30,7 @@ TICK = 0.2
 WATCH_EVERY = 1.0  # seconds between two looks for cancelled jobs among those running here
 FIRE_EVERY = 2.0  # for schedules that are due
 STOP_WITHIN = 18.0  # seconds until a worker that was told to stop is gone, whatever it waits for
+STRAY_GRACE = 3.0  # seconds for the child of a cancelled job, whose slot is wanted; its last checkpoint is kept
 GRACE = 8.0  # seconds for a child to write its checkpoint; container runtimes wait ten before they kill
 
 
@@ -181,7 +182,7 @@ class Parent:
         for attempt in strays:
             if attempt not in self.stopping and (child := self.children.get(attempt)) is not None:
                 self.stopping.add(attempt)
-                threading.Thread(target=end, args=(child, GRACE), daemon=True).start()
+                threading.Thread(target=end, args=(child, STRAY_GRACE), daemon=True).start()
 
     def _fire_schedules(self) -> None:
         """Ask for the jobs of schedules whose time has come; several workers may try, one of them does each."""
