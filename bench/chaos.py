@@ -10,6 +10,7 @@ makes less of everything that is counted.
 import argparse
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -75,6 +76,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0)
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))  # what was started is ended all the same
     table: list[tuple[str, Row]] = []
     broken = 0
     for on in ("sqlite", "postgresql") if asked.on == "both" else (asked.on,):
