@@ -17,6 +17,7 @@ from starlette.types import Message
 
 from app import store
 from app.api import backtests, datasets, forecasts, jobs, parcels, registry, revisions, schedules, series, system
+from app.api.plain import PlainForecasts
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, REQUEST_WAITS_S, Database
 from app.http.chores import attempt
@@ -30,9 +31,11 @@ from app.http.problems import install_problems
 from app.http.queries import known_query
 from app.http.requests import UNSEEN, Requests
 from app.services import leftovers
+from app.services.contexts import MIB, Contexts
 from app.services.forecasts import Meant
 from app.services.jobs import Engine
 from app.services.opened import OpenVersions, Remembered
+from app.services.turns import Turns
 
 log = logging.getLogger("gatecast")
 
@@ -63,6 +66,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.engine = Engine(settings.url)
     app.state.versions = OpenVersions(settings.store, settings.max_versions_loaded)
     app.state.meant = Remembered[Meant](app.state.database)
+    contexts = Contexts(settings.max_versions_loaded * MIB)
+    app.state.turns = Turns(app.state.database, app.state.versions, app.state.meant, contexts)
     install_problems(app)
     install_openapi(app, EXAMPLES)
     install_docs(app)
@@ -70,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(module.router, dependencies=[Depends(known_query)])
     app.include_router(system.router)  # probes may carry what they like
     # The last one added is the outermost.
+    app.add_middleware(PlainForecasts, turns=app.state.turns, max_horizon=settings.max_horizon)
     app.add_middleware(Encodings, settings=settings)
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(Keys, settings=settings)
@@ -100,6 +106,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     tidying = asyncio.create_task(_tidy_every_hour(app))
     yield
     tidying.cancel()
+    app.state.turns.close()
     app.state.engine.close()
     app.state.database.close()
 

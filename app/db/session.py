@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, or_
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from app.db import postgres
 from app.db.tables import InWorkspace
 
+Stamp = int | str | None  # what `Database.stamp` gives
 EVERY_WORKSPACE = "*"  # what a worker's session names, which serves all of them, and a row that all of them see
 WORK_WAITS_S = 30.0  # for a lock that another process holds: whoever works in the background
 REQUEST_WAITS_S = 10.0  # a request; then its client is asked to come again
@@ -38,6 +40,7 @@ class Database:
             self._file.parent.mkdir(parents=True, exist_ok=True)
         # A connection that never writes: SQLite tells it of everybody's commits, one's own process included.
         self._watch: sqlite3.Connection | None = None
+        self._look: Connection | None = None  # PostgreSQL's
         self._watching = threading.Lock()
         if self.is_sqlite:
             self.engine: Engine = create_engine(url, pool_timeout=patience, max_overflow=35)  # a thread never waits
@@ -61,11 +64,12 @@ class Database:
         with Session(self._writer, info={"workspace": workspace}) as session, session.begin():
             yield session
 
-    def stamp(self) -> int | None:
-        """A number that is another one as soon as anybody, in any process, has committed something; a few microseconds.
-        None where there is no such thing: PostgreSQL."""
+    def stamp(self) -> Stamp:
+        """Something that is another as soon as anybody, in any process, has committed anything. SQLite: the number it
+        keeps of that, a few microseconds. PostgreSQL: the snapshot that a statement sees, one round trip. None where
+        the database does not answer."""
         if self._file is None:
-            return None
+            return self._snapshot()
         try:
             with self._watching:
                 if self._watch is None:
@@ -80,11 +84,25 @@ class Database:
         for pragma in (waits, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
+    def _snapshot(self) -> Stamp:
+        """Two equal snapshots see the same rows: every transaction that writes has an id, and begins or ends one."""
+        try:
+            with self._watching:
+                if self._look is None:
+                    self._look = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+                return str(self._look.exec_driver_sql("select pg_current_snapshot()::text").scalar_one())
+        except DBAPIError:
+            self._look = None
+            return None
+
     def close(self) -> None:
         with self._watching:
             if self._watch is not None:
                 self._watch.close()
                 self._watch = None
+            if self._look is not None:
+                self._look.close()
+                self._look = None
         self.engine.dispose()
 
 

@@ -15,6 +15,8 @@ from app.config import Settings
 from app.db.session import Database
 from app.services.jobs import Engine
 
+WORKSPACE = "default"
+
 
 def settings(request: Request) -> Settings:
     return request.app.state.settings
@@ -30,7 +32,7 @@ def engine(request: Request) -> Engine:
 
 def workspace(_request: Request) -> str:
     """The caller's workspace. One for all until keys are rows."""
-    return "default"
+    return WORKSPACE
 
 
 def actor(request: Request) -> str:

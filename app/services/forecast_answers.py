@@ -1,16 +1,20 @@
 """A forecast as it leaves: the JSON document, or the long-form table behind CSV, Parquet, Arrow and NDJSON."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from app.errors import Complaint, Invalid
 from app.services.ingest.arrow import pa
 from models import Calendar, Forecast, Note, Series
 
+NUMPY = orjson.OPT_SERIALIZE_NUMPY
+STAMPED = 96  # steps whose times are kept as texts
 LISTED = 100  # keys named in one warning
 LAST = 253_402_300_799_999_999  # the last microsecond of the year 9999 UTC, since 1970
 
@@ -46,7 +50,7 @@ def document(answer: Answer, request_id: str | None, timestamps: bool) -> dict[s
     forecast = answer.forecast
     levels = np.ascontiguousarray(np.moveaxis(forecast.quantiles, 2, 0))  # (level, series, horizon)
     names = [level_name(level) for level in forecast.levels]
-    rows: list[dict[str, Any]] = []
+    made: list[dict[str, Any]] = []
     for place, key in enumerate(forecast.keys):
         times = stamps[place]
         row: dict[str, Any] = {"key": key, "origin": origins[place], "start": times[0] if times else None}
@@ -56,21 +60,71 @@ def document(answer: Answer, request_id: str | None, timestamps: bool) -> dict[s
         row["quantiles"] = {name: levels[level, place] for level, name in enumerate(names)}
         if forecast.samples is not None:
             row["samples"] = forecast.samples[place]
-        rows.append(row)
+        made.append(row)
+    return {**head(answer, request_id), "forecasts": made, "warnings": warnings(answer)}
+
+
+def rows(answer: Answer, timestamps: bool) -> list[bytes]:
+    """Each series' part of the JSON document, written: what `document` has under `forecasts`."""
+    forecast, horizon = answer.forecast, answer.horizon
+    if horizon > STAMPED or answer.calendar.frequency.is_integer:
+        return [orjson.dumps(row, option=NUMPY) for row in document(answer, None, timestamps)["forecasts"]]
+    levels = np.ascontiguousarray(np.moveaxis(forecast.quantiles, 2, 0))  # (level, series, horizon)
+    names = _level_names(forecast.levels)
+    written: list[bytes] = []
+    for place, one in enumerate(answer.series):
+        run: tuple[Any, ...] | None = None
+        if answer.dated[place]:
+            run = _run(answer.calendar, one.origin, one.phase, horizon)
+        row: dict[str, Any] = {"key": one.key, "origin": run and run[0], "start": run and run[1]}
+        if timestamps:
+            row["timestamps"] = run and run[1:]
+        row["mean"] = forecast.mean[place]
+        row["quantiles"] = {name: levels[level, place] for level, name in enumerate(names)}
+        written.append(orjson.dumps(row, option=NUMPY))
+    return written
+
+
+def assembled(head: Mapping[str, Any], written: Iterable[bytes], warned: Sequence[Any]) -> bytes:
+    """The JSON document from its parts: everything before `forecasts`, the rows, the warnings."""
+    last = orjson.dumps(warned) if warned else b"[]"
+    return b'%b,"forecasts":[%b],"warnings":%b}' % (orjson.dumps(head)[:-1], b",".join(written), last)
+
+
+def head(answer: Answer, request_id: str | None) -> dict[str, Any]:
+    """What stands before `forecasts` in the JSON document."""
     return {
         "model": {"name": answer.model, "version": answer.version, "alias": answer.alias},
         "dataset": answer.dataset,
         "revision": answer.revision,
         "frequency": answer.calendar.frequency.name,
         "request_id": request_id,
-        "forecasts": rows,
-        "warnings": warnings(answer),
     }
+
+
+@lru_cache(maxsize=256)
+def _level_names(levels: tuple[float, ...]) -> tuple[str, ...]:
+    return tuple(level_name(level) for level in levels)
+
+
+@lru_cache(maxsize=2048)
+def _run(calendar: Calendar, origin: int, phase: int, horizon: int) -> tuple[str, ...]:
+    """The origin and the times after it as texts: series of a dataset mostly end together. Raises Invalid as
+    `_times`."""
+    run = calendar.times(np.arange(origin, origin + horizon + 1), phase)
+    if run.max() > LAST:
+        raise Invalid("horizon: the forecast passes the year 9999.")
+    return tuple(map(str, calendar.stamps(run)))
 
 
 def warnings(answer: Answer) -> list[dict[str, Any]]:
     """What the notes say, ready for JSON: code, message and, where they are about some series, those."""
-    return [_warning(note, answer.forecast.keys) for note in answer.notes]
+    return told(answer.notes, answer.forecast.keys)
+
+
+def told(notes: Sequence[Note], keys: Sequence[str]) -> list[dict[str, Any]]:
+    """Notes about the series of these keys, ready for JSON."""
+    return [_warning(note, keys) for note in notes]
 
 
 def table(answer: Answer) -> Any:

@@ -86,6 +86,8 @@ class Chosen(Meant):
 
     def on(self, calendar: Calendar) -> OpenArtifact:
         """The version on the clock on which series lie; the one that answers for any frequency, bound to theirs."""
+        if self.opened.calendar == calendar:
+            return self.opened
         return replace(self.opened.at(calendar), calendar=calendar)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from app import store
-from app.db.session import Database
+from app.db.session import Database, Stamp
 from app.errors import Unavailable
 from models import OpenArtifact, open_artifact
 
@@ -67,17 +67,18 @@ KEPT = 256  # names
 
 class Remembered(Generic[Found]):
     """What names stood for, as long as nobody has committed anything since: looking that up takes longer than all else
-    around a small forecast. Where the database cannot tell, nothing is remembered. Safe to use from several threads."""
+    around a small forecast. Where the database does not tell, nothing is. Safe to use from several threads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = threading.Lock()
-        self._stamp: int | None = None
+        self._stamp: Stamp = None
         self._found: dict[tuple[str, str], Found] = {}
 
-    def get(self, workspace: str, name: str, look: Callable[[], Found]) -> Found:
-        """What `look` finds for the name in the workspace, or has found after the last commit there was."""
-        stamp = self._database.stamp()
+    def get(self, workspace: str, name: str, look: Callable[[], Found], stamp: Stamp = None) -> Found:
+        """What `look` finds for the name in the workspace, or has found after the last commit there was. `stamp` is the
+        database's, where the caller has asked already."""
+        stamp = stamp or self._database.stamp()
         if stamp is None:
             return look()
         with self._lock:

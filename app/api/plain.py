@@ -1,0 +1,162 @@
+"""The forecast route's short way: a plain question goes from bytes to bytes without the framework between.
+
+It stands in front of the routes and answers `POST /v1/forecasts` where nothing about the question is unusual. All else,
+and whatever the short way cannot answer, goes on to the route as it came: that one validates, refuses, converts."""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import numpy as np
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.schemas.common import NAME, REFERENCE
+from app.api.schemas.forecasts import BASE, MAX_KEY_BYTES
+from app.http.etags import tag_of
+from app.http.formats import JSON
+from app.http.requests import route_path
+from app.http.sessions import WORKSPACE
+from app.services.forecasts import Shape
+from app.services.turns import Question, Reply, Sent, Turns
+
+PATH = "/v1/forecasts"
+DIGITS = 5  # of the length of a body that the event loop may read by itself: below 100 kB
+WINDOWS, NUMBERS = 64, 50_000  # most series and numbers in a plain answer
+UNUSUAL = (b"if-none-match", b"content-encoding", b"transfer-encoding")
+TAKEN = (b"*/*", b"application/json")
+KEPT = [(b"content-type", JSON.encode()), (b"cache-control", b"private, max-age=0, must-revalidate")]
+KEPT.append((b"vary", b"Accept"))
+NAMED, REFERRED = re.compile(NAME), re.compile(REFERENCE)
+KEY = re.compile(r"[^\x00-\x1f\x7f]+")
+
+
+class PlainInput(msgspec.Struct, forbid_unknown_fields=True):
+    key: str
+    target: list[float | None]
+    start: str | None = None
+
+
+class PlainAsk(msgspec.Struct, forbid_unknown_fields=True):
+    """The fields of `ForecastIn` that a plain question has."""
+
+    model: str = BASE
+    dataset: str | None = None
+    series: list[str] | None = None
+    inputs: list[PlainInput] | None = None
+    frequency: str | None = None
+    time_zone: str | None = None
+    horizon: int = 1
+    quantiles: list[float] = msgspec.field(default_factory=lambda: [0.1, 0.5, 0.9])
+    timestamps: bool = True
+
+
+_decode = msgspec.json.Decoder(PlainAsk).decode
+
+
+class PlainForecasts:
+    """Middleware in front of the routes."""
+
+    def __init__(self, app: ASGIApp, turns: Turns, max_horizon: int) -> None:
+        self.app, self.turns, self.max_horizon = app, turns, max_horizon
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].endswith(PATH) or not _is_plain(scope):
+            await self.app(scope, receive, send)
+            return
+        messages = [await receive()]
+        while messages[-1].get("more_body", False):
+            messages.append(await receive())
+        if all(message["type"] == "http.request" for message in messages):
+            parts = [message.get("body", b"") for message in messages]
+            raw = parts[0] if len(parts) == 1 else b"".join(parts)
+            question = question_of(raw, scope["state"]["request_id"], self.max_horizon)
+            if question is not None and (reply := await self.turns.ask(question)) is not None:
+                await _send(reply, raw, send)
+                return
+        await self.app(scope, _again(messages, receive), send)
+
+
+def _is_plain(scope: Scope) -> bool:
+    """Whether there is nothing about the request, its body aside, that the route would have to look at."""
+    if scope["method"] != "POST" or scope["query_string"] or route_path(scope) != PATH:
+        return False
+    is_json = False
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            is_json = value == b"application/json"
+        elif name == b"accept":
+            if value not in TAKEN:
+                return False
+        elif name in UNUSUAL or (name == b"content-length" and len(value) > DIGITS):
+            return False
+    return is_json
+
+
+def question_of(raw: bytes, request_id: str, max_horizon: int) -> Question | None:
+    """The question in a body, where it is plain and all about it is in order; else None."""
+    try:
+        ask = _decode(raw)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    levels = levels_of(tuple(ask.quantiles))
+    fine = levels is not None and 1 <= ask.horizon <= max_horizon and REFERRED.fullmatch(ask.model)
+    if levels is None or not fine:
+        return None
+    question = Question(WORKSPACE, ask.model, Shape(ask.horizon, levels), ask.timestamps, request_id)
+    named = _stored(ask, question) if ask.inputs is None else _sent(ask, ask.inputs, question)
+    return question if named and len(named) * ask.horizon * (1 + len(levels)) <= NUMBERS and _are_keys(named) else None
+
+
+def _stored(ask: PlainAsk, question: Question) -> list[str] | None:
+    """The keys of a question about stored series."""
+    stray = ask.frequency is not None or ask.time_zone is not None
+    if stray or ask.series is None or ask.dataset is None or not NAMED.fullmatch(ask.dataset):
+        return None
+    question.dataset, question.keys = ask.dataset, tuple(ask.series)
+    return ask.series
+
+
+def _sent(ask: PlainAsk, inputs: list[PlainInput], question: Question) -> list[str] | None:
+    """The keys of the history in a question."""
+    if ask.dataset is not None or ask.series is not None:
+        return None
+    question.frequency, question.time_zone = ask.frequency, ask.time_zone
+    question.sent = tuple(Sent(one.key, np.array(one.target, np.float64), one.start) for one in inputs)
+    return None if any(np.isinf(one.values).any() for one in question.sent) else [one.key for one in inputs]
+
+
+@lru_cache(maxsize=1024)
+def levels_of(levels: tuple[float, ...]) -> tuple[float, ...] | None:
+    """Quantile levels in order; None where the route has something to say about them."""
+    fine = len(levels) <= 999 and len(set(levels)) == len(levels) and all(0 < level < 1 for level in levels)
+    return tuple(sorted(levels)) if fine else None
+
+
+def _are_keys(keys: Sequence[str]) -> bool:
+    fine = all(len(key) <= MAX_KEY_BYTES // 4 and KEY.fullmatch(key) for key in keys)
+    return fine and len(keys) <= WINDOWS and len(set(keys)) == len(keys)
+
+
+async def _send(reply: Reply, raw: bytes, send: Send) -> None:
+    timing = f"read;dur={reply.seconds[0] * 1000:.2f}, model;dur={reply.seconds[1] * 1000:.2f}"
+    headers: list[tuple[bytes, bytes]] = [
+        *KEPT,
+        (b"etag", tag_of(*reply.stands_for, JSON, raw).encode()),
+        (b"server-timing", timing.encode()),
+        (b"content-length", str(len(reply.body)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+def _again(messages: list[Message], receive: Receive) -> Receive:
+    """What was received, once more, then what comes after it."""
+    rest: Any = iter(messages)
+
+    async def replayed() -> Message:
+        message = next(rest, None)
+        return await receive() if message is None else message
+
+    return replayed
