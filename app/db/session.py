@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, or_
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from app.db import postgres
@@ -91,7 +91,7 @@ class Database:
                 if self._look is None:
                     self._look = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
                 return str(self._look.exec_driver_sql("select pg_current_snapshot()::text").scalar_one())
-        except DBAPIError:
+        except SQLAlchemyError:
             self._look = None
             return None
 
