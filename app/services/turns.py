@@ -55,6 +55,7 @@ class Question:
     frequency: str | None = None
     time_zone: str | None = None
     future: "asyncio.Future[Reply | None] | None" = None
+    elsewhere: bool = False  # a thread works on it
 
 
 @dataclass(slots=True)
@@ -116,9 +117,8 @@ class Turns:
         if self._beside is None:
             try:
                 self._go_on(loop, questions, *self._prepared(questions))
-            except BaseException:
-                self._without(questions)
-                raise
+            finally:
+                _leave_nobody(questions)
             return
         self._asking = True
         asked = loop.run_in_executor(self._beside, self._prepared, questions)
@@ -129,17 +129,10 @@ class Turns:
                 loop.call_soon(self._begin, loop)
             try:
                 self._go_on(loop, questions, *found.result())
-            except BaseException:
-                self._without(questions)
-                raise
+            finally:
+                _leave_nobody(questions)
 
         asked.add_done_callback(done)
-
-    @staticmethod
-    def _without(questions: Sequence[Question]) -> None:
-        """Nobody may wait for ever for a turn that went wrong: the other way meets the same error, and says so."""
-        for question in questions:
-            _give(question, None)
 
     def _prepared(self, questions: Sequence[Question]) -> tuple[list[Part], float]:
         """What is needed for those of the questions that are plain, and the seconds it took to get."""
@@ -217,6 +210,8 @@ class Turns:
             if each < WINDOW_S and each * windows < STALL_S:
                 self._answered(group, computed(group), read_s)
             else:
+                for part in group:
+                    part.question.elsewhere = True
                 loop.run_in_executor(None, computed, group).add_done_callback(
                     lambda found, group=group: self._answered(
                         group, None if found.exception() else found.result(), read_s
@@ -363,6 +358,13 @@ def _reply(part: Part, rows: Sequence[bytes], notes: Sequence[Note], seconds: tu
     body = forecast_answers.assembled(head, rows, said)
     data = (None,) if dataset is None else dataset.state[2:]
     return Reply(body, (chosen.digest, chosen.model, chosen.version, *data), seconds)
+
+
+def _leave_nobody(questions: Sequence[Question]) -> None:
+    """Nobody may wait for ever for a turn that went wrong: the other way meets the same error, and says so."""
+    for question in questions:
+        if not question.elsewhere:
+            _give(question, None)
 
 
 def _give(question: Question, reply: Reply | None) -> None:
