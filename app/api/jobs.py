@@ -15,13 +15,14 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from app.api.schemas.common import JobPath
 from app.api.schemas.jobs import JobIn, JobOut, JobsOut, Kind, State, ask_of
 from app.db.session import Database
+from app.db.tables import JobRow
 from app.errors import NoSuchRange
 from app.http.etags import is_known
 from app.http.idempotency import IDEMPOTENT, idempotent
 from app.http.pages import DEFAULT_SIZE, PageSize, PageToken, bad_token, decode_token, encode_token, next_link
 from app.http.problems import problems
 from app.http.sessions import AppSettings, JobEngine, ReadSession, WriteSession, database, workspace
-from app.services import firing, forecast_jobs, jobs
+from app.services import firing, forecast_jobs, jobs, queueing
 from app.services.firing import Around
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
@@ -84,7 +85,7 @@ def create_job(
     ask, around = wanted.root, Around(settings, engine, request.app.state.versions)
 
     def make() -> tuple[int, dict[str, str], dict[str, Any]]:
-        return accepted(firing.submit(session, ask_of(ask, ask.dataset), around))
+        return accepted(session, firing.submit(session, ask_of(ask, ask.dataset), around, ask.priority))
 
     digest = hashlib.sha256(ask.model_dump_json().encode()).hexdigest()
     return idempotent(request, session, digest, make)
@@ -105,13 +106,15 @@ def list_jobs(
     rows, before = jobs.list_page(session, state, kind, _before(page_token), page_size)
     token = encode_token([before]) if before else None
     response.headers.update(next_link(request, token))
-    return JobsOut(jobs=[JobOut.of(row) for row in rows], next_page_token=token)
+    standings = queueing.standings(session, rows)
+    return JobsOut(jobs=[JobOut.of(row, standings.get(row.id)) for row in rows], next_page_token=token)
 
 
 @router.get("/{job}", summary="Show a job", responses=problems(404))
 def show_job(job: JobPath, session: ReadSession) -> JobOut:
-    """Where a job is: state, progress, latest figures; its result when it succeeded, the reason when it failed."""
-    return JobOut.of(jobs.get(session, job))
+    """Where a job is: state, place in the queue, progress, latest figures; its
+    result when it succeeded, the reason when it failed."""
+    return shown(session, jobs.get(session, job))
 
 
 def _after(
@@ -177,7 +180,11 @@ def retry_job(
     job: JobPath, request: Request, session: WriteSession, settings: AppSettings, engine: JobEngine
 ) -> Response:
     """Queues a failed or cancelled job again. It keeps its id, events and last checkpoint; `attempt` goes on."""
-    return idempotent(request, session, "", lambda: accepted(jobs.retry(session, engine, job, settings.max_queue)))
+
+    def make() -> tuple[int, dict[str, str], dict[str, Any]]:
+        return accepted(session, jobs.retry(session, engine, job, settings.max_queue))
+
+    return idempotent(request, session, "", make)
 
 
 @router.head("/{job}/result", include_in_schema=False)
@@ -226,10 +233,15 @@ def _check_range(request: Request, size: int) -> None:
         raise NoSuchRange(detail, headers={"Content-Range": f"bytes */{size}"})
 
 
-def accepted(row: Any) -> tuple[int, dict[str, str], dict[str, Any]]:
+def shown(session: ReadSession, row: JobRow) -> JobOut:
+    """A job with its place in the queue."""
+    return JobOut.of(row, queueing.standings(session, [row]).get(row.id))
+
+
+def accepted(session: ReadSession, row: JobRow) -> tuple[int, dict[str, str], dict[str, Any]]:
     """The answer to a job that was asked for: status, headers, body."""
     headers = {"Location": f"/v1/jobs/{row.id}", "Retry-After": "1"}
-    return 202, headers, JobOut.of(row).model_dump(mode="json")
+    return 202, headers, shown(session, row).model_dump(mode="json")
 
 
 def _batch(db: Database, space: str, job: str, after: int) -> tuple[list[tuple[int, str, dict[str, Any]]], bool]:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Text,
+    false,
     text,
 )
 from sqlalchemy import UniqueConstraint as Unique
@@ -178,17 +179,30 @@ class StaticRow(Base):
 # ---------------------------------------------------------------- jobs
 
 
+def _only(state: str) -> dict[str, Any]:
+    """An index of the rows in one state."""
+    return dict.fromkeys(("sqlite_where", "postgresql_where"), text(f"state = '{state}'"))
+
+
 class JobRow(InWorkspace, Base):
     """The truth about one piece of work: pending -> running -> succeeded / failed / cancelled."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index(None, "workspace", "state"),)
+    __table_args__ = (
+        Index("ix_jobs_state", "state", "id", "workspace"),  # a page of those in one state, newest first
+        # Small, whatever has been done: who is next, a workspace's last, how many run. See `services.queueing`. SQLite
+        # answers from such an index alone only if it holds the column of its own condition too.
+        Index("ix_jobs_turns", "state", "priority", "id", **_only("pending")),
+        Index("ix_jobs_waiting", "workspace", "state", "priority", "id", **_only("pending")),
+        Index("ix_jobs_running", "state", "workspace", **_only("running")),
+    )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)  # job_ + UUIDv7: newest last
     kind: Mapped[str] = mapped_column(String(16))
     state: Mapped[str] = mapped_column(String(16), default="pending")
     spec: Mapped[dict[str, Any]]
-    priority: Mapped[int] = mapped_column(default=100)
+    priority: Mapped[int] = mapped_column(default=100)  # its turn: see `services.queueing`
+    parked: Mapped[bool] = mapped_column(default=False, server_default=false())  # pending, but out of the queue
     attempt: Mapped[int] = mapped_column(default=0)  # the fence: every write of an attempt names it
     tries: Mapped[int] = mapped_column(default=0)  # attempts in a row that ended without a new checkpoint
     enqueued: Mapped[int] = mapped_column(
@@ -201,6 +215,7 @@ class JobRow(InWorkspace, Base):
     error: Mapped[dict[str, Any] | None]
     worker: Mapped[str | None] = mapped_column(String(255))
     device: Mapped[str | None] = mapped_column(String(64))
+    slot: Mapped[str | None] = mapped_column(String(64))  # which of the device's
     created_at: Mapped[dt.datetime] = mapped_column(default=utc_now)
     started_at: Mapped[dt.datetime | None]
     finished_at: Mapped[dt.datetime | None]

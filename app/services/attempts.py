@@ -19,7 +19,7 @@ from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
 from app.db.tables import DatasetRow, JobRow, utc_now
 from app.errors import AppError, Conflict
-from app.services import datasets
+from app.services import datasets, queueing
 from app.services.jobs import ACTIVE, Engine, append_event
 
 MAX_TRIES = 5  # attempts in a row that end without a new checkpoint
@@ -85,9 +85,16 @@ def persist(
             time.sleep(1.0)
 
 
-def begin(session: Session, job_id: str, enqueued: int, worker: str, device: str) -> int | None:
+def begin(
+    session: Session, job_id: str, enqueued: int, worker: str, slot: str, *, most: int | None = None
+) -> int | None:
     """Take the job for a new attempt and return its number; None when there is nothing to do: the job has ended, this
-    queueing is not its latest, or it has used up its tries (then it fails here)."""
+    queueing is not its latest, `most` of its workspace run (then it is put aside for `release`), or it has used up its
+    tries (then it fails here). `slot` is a device, or one of its slots, `cuda:0#1`."""
+    if most is not None and queueing.park(session, job_id, enqueued, most):
+        _log(session, job_id, "info", f"waits: of its workspace {most} run at once, not more")
+        return None
+    device = slot.partition("#")[0]
     row = session.execute(
         update(JobRow)
         .where(JobRow.id == job_id, JobRow.enqueued == enqueued, JobRow.state.in_(ACTIVE))
@@ -97,6 +104,7 @@ def begin(session: Session, job_id: str, enqueued: int, worker: str, device: str
             tries=JobRow.tries + 1,
             worker=worker,
             device=device,
+            slot=slot,
             started_at=case((JobRow.started_at.is_(None), utc_now()), else_=JobRow.started_at),
         )
         .returning(JobRow.attempt, JobRow.tries)
@@ -220,8 +228,11 @@ def strays(session: Session, running: Collection[tuple[str, int]]) -> list[tuple
 
 
 def active(session: Session, before: dt.datetime) -> dict[str, int]:
-    """Jobs that the rows say are pending or running, created before this time: id -> number of the latest queueing."""
-    query = select(JobRow.id, JobRow.enqueued).where(JobRow.state.in_(ACTIVE), JobRow.created_at < before)
+    """Jobs that the rows say are in the queue or running, created before this time: id -> number of the latest
+    queueing."""
+    query = select(JobRow.id, JobRow.enqueued).where(
+        JobRow.state.in_(ACTIVE), JobRow.parked.is_(False), JobRow.created_at < before
+    )
     return dict(session.execute(query).all())
 
 
@@ -230,7 +241,7 @@ def requeue(session: Session, engine: Engine, job_id: str, enqueued: int) -> boo
     changed = session.execute(
         update(JobRow)
         .where(JobRow.id == job_id, JobRow.enqueued == enqueued, JobRow.state.in_(ACTIVE))
-        .values(state="pending", enqueued=enqueued + 1, worker=None, device=None)
+        .values(state="pending", parked=False, enqueued=enqueued + 1, worker=None, device=None)
         .returning(JobRow.id)
     ).first()
     if changed is None:
@@ -239,6 +250,27 @@ def requeue(session: Session, engine: Engine, job_id: str, enqueued: int) -> boo
     _log(session, job_id, "warning", "the queue had lost this job; queued again")
     engine.enqueue(session, session.scalars(select(JobRow).where(JobRow.id == job_id)).one())
     return True
+
+
+def release(session: Session, engine: Engine, workspace: str, most: int | None) -> list[str]:
+    """Queue the jobs of a workspace that were put aside and may begin now that others have ended; gives their ids. Each
+    keeps its number, so it is served before those that came later."""
+    found = queueing.allowed(session, workspace, most)
+    for job_id in found:
+        job = session.scalars(
+            update(JobRow)
+            .where(JobRow.id == job_id, JobRow.state == "pending", JobRow.parked)
+            .values(parked=False, enqueued=JobRow.enqueued + 1)
+            .returning(JobRow)
+        ).one_or_none()
+        if job is not None:  # else it has just been cancelled
+            engine.enqueue(session, job)
+    return found
+
+
+def workspace_of(session: Session, job_id: str) -> str | None:
+    """Whose job it is; None when there is none."""
+    return session.scalar(select(JobRow.workspace).where(JobRow.id == job_id))
 
 
 def _fence(job_id: str, number: int) -> tuple[ColumnElement[bool], ...]:

@@ -3,7 +3,7 @@
 import datetime as dt
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from sqlalchemy.orm import Session
@@ -17,6 +17,7 @@ from app.services.backtests import BacktestAsk
 from app.services.forecast_jobs import ForecastAsk
 from app.services.jobs import Engine, NewJob
 from app.services.opened import OpenVersions
+from app.services.queueing import BATCH, INTERACTIVE, Priority
 from app.services.training import TrainAsk
 from models import TrainConfig
 
@@ -34,10 +35,10 @@ class Around:
     versions: OpenVersions
 
 
-def submit(session: Session, ask: Ask, around: Around) -> JobRow:
+def submit(session: Session, ask: Ask, around: Around, priority: Priority = INTERACTIVE) -> JobRow:
     """Plan and queue a job. Raises what its `plan` raises, and QueueFull."""
-    settings = around.settings
-    return jobs.submit(session, around.engine, plan(session, ask, around), settings.max_queue)
+    new = replace(plan(session, ask, around), priority=priority)
+    return jobs.submit(session, around.engine, new, around.settings.max_queue)
 
 
 def plan(session: Session, ask: Ask, around: Around) -> NewJob:
@@ -113,7 +114,7 @@ def _fire(session: Session, schedule_id: int, around: Around, now: dt.datetime) 
         return None
     row, dataset = claimed
     try:
-        job = submit(session, ask_of(dataset.name, row.job), around)
+        job = submit(session, ask_of(dataset.name, row.job), around, BATCH)
     except QueueFull:
         raise
     except (AppError, ValueError) as error:  # ValueError: a config that this release does not know

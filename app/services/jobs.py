@@ -21,13 +21,14 @@ from app.db import postgres
 from app.db.session import REQUEST_WAITS_S
 from app.db.tables import JobEventRow, JobRow, WorkerRow, utc_now
 from app.errors import Conflict, NotFound, QueueFull
+from app.services import queueing
+from app.services.queueing import INTERACTIVE, Priority
 
 log = logging.getLogger("gatecast.jobs")
 
 APPLICATION = "gatecast"  # owner of our workflows inside the engine's tables
 QUEUE = "work"
 WORKFLOW = "run_job"
-PRIORITY = 100  # lower is served first; a job without one would overtake all
 STILL_OPEN = ("ENQUEUED", "DELAYED", "PENDING")  # the engine's words for work that is not over
 ENDED = ("succeeded", "failed", "cancelled")
 ACTIVE = ("pending", "running")
@@ -144,17 +145,20 @@ def new_id() -> str:
 
 @dataclass(frozen=True)
 class NewJob:
-    """A piece of work to queue. `spec` is JSON-ready and complete: names resolved, revision and version pinned."""
+    """A piece of work to queue. `spec` is JSON-ready and complete: names resolved, revision and version pinned. What
+    nobody waits for is `queueing.BATCH`."""
 
     kind: str
     spec: dict[str, Any]
     message: str = "waiting for a worker"
+    priority: Priority = INTERACTIVE
 
 
 def submit(session: Session, engine: Engine, new: NewJob, max_queue: int) -> JobRow:
     """Write and queue a job in the session's transaction. Raises QueueFull when `max_queue` jobs wait already."""
     _refuse_when_full(session, max_queue)
-    job = JobRow(id=new_id(), kind=new.kind, spec=new.spec, priority=PRIORITY, enqueued=1)
+    number = queueing.number(session, session.info["workspace"], new.priority)
+    job = JobRow(id=new_id(), kind=new.kind, spec=new.spec, priority=number, enqueued=1)
     session.add(job)
     session.flush()
     append_event(session, job.id, "log", {"level": "info", "message": new.message})
@@ -208,11 +212,14 @@ def retry(session: Session, engine: Engine, job_id: str, max_queue: int) -> JobR
     """Queue a failed or cancelled job again under its own id; it goes on from its last checkpoint.
     Raises NotFound, Conflict from any other state, QueueFull."""
     _refuse_when_full(session, max_queue)
+    before = get(session, job_id)
     changed = session.execute(
         update(JobRow)
         .where(JobRow.id == job_id, JobRow.state.in_(("failed", "cancelled")))
         .values(
             state="pending",
+            priority=queueing.number(session, before.workspace, queueing.class_of(before.priority)),
+            parked=False,
             enqueued=JobRow.enqueued + 1,
             tries=0,
             progress=None,
@@ -239,7 +246,7 @@ def retry(session: Session, engine: Engine, job_id: str, max_queue: int) -> JobR
 
 
 def _refuse_when_full(session: Session, max_queue: int) -> None:
-    waiting = session.scalar(select(func.count()).select_from(JobRow).where(JobRow.state == "pending")) or 0
+    waiting = queueing.waiting(session, session.info["workspace"])
     if waiting >= max_queue:
         raise QueueFull(
             f"{waiting} jobs are waiting and this server lets {max_queue} wait; try again when some have ended.",

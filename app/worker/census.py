@@ -10,7 +10,7 @@ from typing import Any
 
 from app.db.session import EVERY_WORKSPACE, Database
 from app.db.tables import utc_now
-from app.services import attempts, jobs
+from app.services import attempts, jobs, queueing
 from app.services.jobs import DEAD_AFTER, Engine
 from app.worker.slots import is_gone
 
@@ -41,7 +41,15 @@ class Self:
 class Member:
     """This worker among the others. `serve` is called about once a second and does what is due."""
 
-    def __init__(self, database: Database, engine: Engine, me: Self, clock: Callable[[], float] = awake) -> None:
+    def __init__(
+        self,
+        database: Database,
+        engine: Engine,
+        me: Self,
+        clock: Callable[[], float] = awake,
+        most: int | None = None,
+    ) -> None:
+        self._most = most  # jobs of one workspace that run at once
         self._database = database
         self._engine = engine
         self._me = me
@@ -66,6 +74,7 @@ class Member:
             return
         for name in self._engine.hand_on(living):
             log.info("%s is handed on", name)
+        self._release()
         if self._clock() >= self._next_reconcile:
             self._next_reconcile = self._clock() + RECONCILE_EVERY
             self._reconcile()
@@ -102,6 +111,15 @@ class Member:
         for name in dead:
             log.warning("worker %s is gone", name)
         return living
+
+    def _release(self) -> None:
+        """Queue the jobs that were put aside and may begin: those that nobody else has, or that a limit kept which is
+        gone."""
+        with self._database.read(EVERY_WORKSPACE) as session:
+            found = queueing.workspaces_parked(session)
+        for workspace in found:
+            with self._database.write(EVERY_WORKSPACE) as session:
+                attempts.release(session, self._engine, workspace, self._most)
 
     def _reconcile(self) -> None:
         """Queue again the jobs that the engine has ended or never known while their row says pending or running: what

@@ -64,7 +64,7 @@ class Parent:
         for slot in slots:
             self.free.put(slot)
         said = census.Self(self.name, devices, [slot.name for slot in slots], self.at_work)
-        me = census.Member(self.database, self.engine, said)
+        me = census.Member(self.database, self.engine, said, most=self.settings.max_running)
         me.beat()  # before the launch: work claimed by a worker without a row would be taken from it at once
         self._launch(len(slots))
         log.info("worker %s: %s", self.name, ", ".join(slot.name for slot in slots))
@@ -117,13 +117,17 @@ class Parent:
         finally:
             self.free.put(slot)
             self.at_work.discard(name)
+        if self.settings.max_running is not None:
+            self._let_next_begin(job_id)
 
     def _attempt(self, job_id: str, enqueued: int, slot: Slot) -> bool:
         """One attempt in one child. True: it was lost, and another may follow."""
         self._stand_still_when_draining()
         number = attempts.persist(
             self.database,
-            lambda session: attempts.begin(session, job_id, enqueued, self.name, slot.device),
+            lambda session: attempts.begin(
+                session, job_id, enqueued, self.name, slot.name, most=self.settings.max_running
+            ),
             patience=None,
         )
         if number is None:
@@ -145,6 +149,16 @@ class Parent:
         if again:
             log.warning("job %s attempt %d: %s", job_id, number, _reason(status))
         return again
+
+    def _let_next_begin(self, job_id: str) -> None:
+        """Queue what waited for this job to end. Whatever is missed here, the first of the workers does (`census`)."""
+        most = self.settings.max_running
+        try:
+            with self.database.write(EVERY_WORKSPACE) as session:
+                if (workspace := attempts.workspace_of(session, job_id)) is not None:
+                    attempts.release(session, self.engine, workspace, most)
+        except attempts.AWAY as error:
+            log.warning("the database is away: %s", error)
 
     def _stand_still_when_draining(self) -> None:
         """Keep the engine's record of this job open, so that another worker takes it; this process is about to exit."""

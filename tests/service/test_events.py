@@ -96,7 +96,7 @@ def test_a_job_tried_again_has_one_done_and_it_is_the_last_event(
     """A client that stops at the first `done` would take the end of the attempt before for the end of the job."""
     work(database, job)
     answer = client.post(f"/v1/jobs/{job}/retry").json()
-    assert (answer["state"], answer["progress"]["message"], answer["progress"]["step"]) == ("pending", "waiting", 0)
+    assert (answer["state"], answer["position"], answer["progress"]["step"]) == ("pending", 1, 0)
     client.post(f"/v1/jobs/{job}/cancel").raise_for_status()
     kinds = [kind for _, kind, _ in read(client, job)]
     assert (kinds.count("done"), kinds[-1]) == (1, "done")

@@ -23,6 +23,7 @@ from app.db.tables import JobRow
 from app.services.backtests import BacktestAsk
 from app.services.firing import Ask
 from app.services.forecast_jobs import ForecastAsk
+from app.services.queueing import INTERACTIVE, Priority, Standing, class_of
 from app.services.training import TrainAsk
 from models import TrainConfig
 
@@ -30,6 +31,11 @@ Kind = Literal["train", "tune", "backtest", "forecast"]
 TO_COME = ("tune",)
 State = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 Baseline = Literal["naive", "seasonal_naive", "naive2", "auto_ets", "auto_theta", "auto_arima", "mstl"]
+PRIORITY: Any = Field(
+    INTERACTIVE,
+    description="`batch` waits until no `interactive` job does. The jobs of schedules are `batch`. Within each, the "
+    "workspaces take turns, and each one's jobs come in the order they were asked for.",
+)
 REVISION = Field(None, ge=1, le=2**31 - 1, description="Revision of the dataset; left out: its newest one.")
 
 FIELDS = {field.name for field in fields(TrainConfig)}
@@ -132,16 +138,19 @@ class ForecastWork(In):
 class TrainIn(TrainWork):
     __doc__ = TrainWork.__doc__
     dataset: DatasetName
+    priority: Priority = PRIORITY
 
 
 class BacktestIn(BacktestWork):
     __doc__ = BacktestWork.__doc__
     dataset: DatasetName
+    priority: Priority = PRIORITY
 
 
 class ForecastJobIn(ForecastWork):
     __doc__ = ForecastWork.__doc__
     dataset: DatasetName
+    priority: Priority = PRIORITY
 
 
 Work = TrainWork | BacktestWork | ForecastWork
@@ -168,7 +177,7 @@ def ask_of(work: Work, dataset: str) -> Ask:
         config = work.config.replace(preset=work.preset) if work.preset else work.config
         return TrainAsk(dataset, work.model, config, work.revision, work.promote, work.warm_start_from)
     if isinstance(work, BacktestWork):
-        given = work.model_dump(exclude={"kind", "baselines", "dataset"})
+        given = work.model_dump(exclude={"kind", "baselines", "dataset", "priority"})
         return BacktestAsk(dataset=dataset, **given, baselines=tuple(work.baselines))
     keys, levels = None if work.series is None else tuple(work.series), tuple(work.quantiles)
     return ForecastAsk(dataset, work.model, work.revision, keys, work.horizon, levels, work.format)
@@ -190,6 +199,10 @@ class JobOut(Out):
     id: str
     kind: Kind
     state: State
+    priority: Priority
+    position: int | None = Field(
+        description="While it is pending: its place among all jobs that wait, 1 is next. Others may still pass it."
+    )
     spec: dict[str, Any] = Field(description="What was asked, revision and version pinned.")
     progress: ProgressOut
     metrics: dict[str, float | None] = Field(description="The latest figures.")
@@ -203,13 +216,19 @@ class JobOut(Out):
     error: dict[str, Any] | None = Field(description="When it failed: why, as a problem document.")
 
     @classmethod
-    def of(cls, row: JobRow) -> "JobOut":
+    def of(cls, row: JobRow, standing: Standing | None = None) -> "JobOut":
+        """`standing` is that of a pending job; its progress then says where it stands, not where it came to."""
+        progress = ProgressOut(**row.progress) if row.progress else NO_PROGRESS
+        if standing is not None:
+            progress = progress.model_copy(update={"message": standing.message, "eta_s": None})
         return cls(
             id=row.id,
             kind=row.kind,  # pyright: ignore[reportArgumentType]
             state=row.state,  # pyright: ignore[reportArgumentType]
+            priority=class_of(row.priority),
+            position=None if standing is None else standing.place,
             spec={name: value for name, value in row.spec.items() if name != "dataset_id"},
-            progress=ProgressOut(**row.progress) if row.progress else NO_PROGRESS,
+            progress=progress,
             metrics=row.metrics or {},
             created_at=row.created_at,
             started_at=row.started_at,
