@@ -103,7 +103,8 @@ class Course:
 
     def tell(self, count: int, name: str = "") -> None:
         self.done += count
-        self.on_progress(Progress(self.done, self.total, f"{name}{self.done} of {self.total} windows"))
+        message = f"{name}{self.done} of {self.total} windows"
+        self.on_progress(Progress(self.done, self.total, message, unit="windows"))
 
     def notes(self) -> list[str]:
         """What a reader of the scores has to know."""

@@ -140,6 +140,8 @@ class Progress:
     message: str
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     checkpoint: int = 0  # step of the newest checkpoint on disk
+    unit: str = ""  # what a step works on: windows, series
+    each: int = 1  # how many of them
 
 
 class Stopped(Exception):

@@ -198,4 +198,4 @@ def _rate(step: int, total: int) -> float:
 def _progress(state: State, total: int) -> Progress:
     metrics = {"validation_loss": state.score, "validation_mase": state.mase, "train_loss": state.loss}
     metrics = {key: value for key, value in metrics.items() if math.isfinite(value)}
-    return Progress(state.step, total, "", metrics, state.saved)
+    return Progress(state.step, total, "", metrics, state.saved, "windows", state.batch)

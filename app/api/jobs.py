@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -28,6 +29,7 @@ from app.services.firing import Around
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
 
 LOOK_EVERY = 0.25  # seconds between two looks for events; they are written at most twice a second
+LOOK_AT_QUEUE_EVERY = 2.0  # and between two at a waiting job's place
 SHOWN = "key,timestamp,mean,q0.1,q0.5,q0.9\nus_gasoline,2020-01-03T00:00:00+00:00,8933.1,8655.4,8934.6,9207.9\n"
 RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
 LAST_SEQ = 2**31 - 1
@@ -142,14 +144,22 @@ async def follow_job(
     job: JobPath, request: Request, after: Annotated[int, Depends(_after)]
 ) -> AsyncIterator[ServerSentEvent]:
     """Server-sent events, from the beginning or after `Last-Event-ID`, until the job has ended. `data` is JSON:
-    `progress` has step, total, fraction, eta_s and message; `metric` a step and figures; `log` a level and a message;
-    `done` the state, with result or error."""
+    `progress` is as in the job; while it waits it has its `position` too and comes without an id, for it is not kept;
+    `metric` has a step and figures; `log` a level and a message; `done` the state, with result or error."""
     db, space = database(request), workspace(request)
+    told: dict[str, Any] | None = None
+    next_look = 0.0
     while True:
         events, ended = await run_in_threadpool(_batch, db, space, job, after)
         for seq, kind, data in events:
             yield ServerSentEvent(id=str(seq), event=kind, data=data)
             after = seq
+        if not ended and time.monotonic() >= next_look:
+            next_look = time.monotonic() + LOOK_AT_QUEUE_EVERY
+            place = await run_in_threadpool(_place, db, space, job)
+            if place is not None and place != told:
+                yield ServerSentEvent(event="progress", data=place)
+            told = place
         if ended or request.app.state.stopping:  # a stopping server ends the stream; the client asks for the rest later
             return
         await asyncio.sleep(LOOK_EVERY)
@@ -248,6 +258,13 @@ def _batch(db: Database, space: str, job: str, after: int) -> tuple[list[tuple[i
     with db.read(space) as session:
         rows, ended = jobs.events(session, job, after)
         return [(row.seq, row.kind, row.data) for row in rows], ended
+
+
+def _place(db: Database, space: str, job: str) -> dict[str, Any] | None:
+    """The progress of a job that waits, with its place in the queue; None for any other."""
+    with db.read(space) as session:
+        answer = shown(session, jobs.get(session, job))
+    return None if answer.position is None else answer.progress.model_dump() | {"position": answer.position}
 
 
 def _before(token: str | None) -> str | None:

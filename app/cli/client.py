@@ -143,7 +143,7 @@ def follow(http: httpx.Client, job: str) -> Iterator[Event]:
             headers = {"Last-Event-ID": last} if last else {}
             with http.stream("GET", f"/v1/jobs/{job}/events", headers=headers, timeout=60) as answer:
                 for event in _events(checked(answer)):
-                    last, failures = event.id, 0
+                    last, failures = event.id or last, 0  # one without an id is not to go on from
                     yield event
                     if event.kind == "done":
                         return

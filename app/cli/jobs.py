@@ -27,17 +27,17 @@ def watch(http: httpx.Client, job: str) -> dict[str, Any]:
         BarColumn(20),
         TaskProgressColumn(),
         TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[speed]}"),
         TextColumn("{task.fields[losses]}"),
     )
     try:
         with Progress(*columns, console=err) as progress:
-            task = progress.add_task("Waiting for a worker", total=None, losses="")
+            task = progress.add_task("Waiting for a worker", total=None, losses="", speed="")
             for event in follow(http, job):
                 if event.kind == "progress":
                     total = event.data["total"] or None
-                    progress.update(
-                        task, description=_brief(event.data["message"]), total=total, completed=event.data["step"]
-                    )
+                    at: dict[str, Any] = {"total": total, "completed": event.data["step"], "speed": speed(event.data)}
+                    progress.update(task, description=_brief(event.data["message"]), **at)
                 elif event.kind == "metric":
                     progress.update(task, losses=losses(_latest(event.data)))
                 elif event.kind == "log":
@@ -64,6 +64,13 @@ def succeeded(job: dict[str, Any]) -> dict[str, Any]:
 def losses(metrics: dict[str, Any]) -> str:
     """The latest figures in a few characters."""
     return "  ".join(f"{name} {number(value)}" for name, value in metrics.items() if name != "step")
+
+
+def speed(progress: dict[str, Any]) -> str:
+    """How fast it goes, in a few characters; "" where that is not known."""
+    if progress.get("rate"):
+        return f"{number(progress['rate'])} {progress['unit']}/s"
+    return f"{number(progress['steps_per_s'])} steps/s" if progress.get("steps_per_s") else ""
 
 
 def _latest(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +109,7 @@ def list_jobs(
             (
                 job["id"],
                 job["kind"],
-                job["state"],
+                _state(job),
                 f"{job['progress']['fraction']:.0%}",
                 job["created_at"][:16].replace("T", " "),
                 _subject(job),
@@ -110,6 +117,11 @@ def list_jobs(
             for job in found
         ]
         table(None, ["=job", "kind", "state", ">done", "=asked for (UTC)", "of"], rows)
+
+
+def _state(job: dict[str, Any]) -> str:
+    """The state; of one that waits, with its place in the queue."""
+    return f"{job['state']} ({job['position']})" if job.get("position") else job["state"]
 
 
 def _subject(job: dict[str, Any]) -> str:
@@ -131,7 +143,9 @@ def show_job(job: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> Non
         {
             "kind": f"{found['kind']}: {_subject(found)}",
             "state": found["state"],
+            "priority": found["priority"],
             "progress": f"{progress['fraction']:.0%} ({progress['message']})",
+            "speed": speed(progress) or None,
             "figures": losses(found["metrics"]) or None,
             "attempt": found["attempt"],
             "worker": found["worker"],

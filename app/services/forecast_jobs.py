@@ -100,7 +100,8 @@ def run(attempt: Attempt) -> None:
         parts = forecast_parts.whole(folder)
         at = forecast_parts.reach(parts[-1]) if parts else Reach()
     while True:
-        attempt.on_progress(Progress(at.done, max(total, at.done), "forecasting", checkpoint=at.done))
+        so_far = Progress(at.done, max(total, at.done), "forecasting", checkpoint=at.done, unit="series")
+        attempt.on_progress(so_far)
         if attempt.should_stop():
             raise Stopped
         found = _next(attempt, chosen, at)

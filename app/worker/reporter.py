@@ -98,8 +98,17 @@ class Reporter:
 
     def _document(self, at: Progress, now: float) -> dict[str, Any]:
         eta: float | None = None
-        if self._first is not None and at.step > self._first[0]:
-            pace = (now - self._first[1]) / (at.step - self._first[0])
-            eta = round(pace * max(0, at.total - at.step), 1)
-        fraction = round(at.step / at.total, 4) if at.total else 0.0
-        return {"step": at.step, "total": at.total, "fraction": fraction, "eta_s": eta, "message": at.message}
+        pace: float | None = None  # steps a second, since the run began
+        if self._first is not None and at.step > self._first[0] and now > self._first[1]:
+            pace = (at.step - self._first[0]) / (now - self._first[1])
+            eta = round(max(0, at.total - at.step) / pace, 1)
+        return {
+            "step": at.step,
+            "total": at.total,
+            "fraction": round(at.step / at.total, 4) if at.total else 0.0,
+            "eta_s": eta,
+            "steps_per_s": None if pace is None else round(pace, 3),
+            "rate": None if pace is None or not at.unit else round(pace * at.each, 3),
+            "unit": at.unit or None,
+            "message": at.message,
+        }

@@ -103,15 +103,19 @@ def test_a_reporter_writes_the_latest_and_sees_the_fence(database: Database, ord
         until(lambda: row(database).progress)
         assert row(database).metrics == {"loss": 0.5}
         assert (row(database).checkpoint_step, row(database).tries) == (3, 0)
+        reporter.on_progress(Progress(8, 10, "learning", checkpoint=3, unit="windows", each=16))
+        until(lambda: (row(database).progress or {})["rate"])
+        told = row(database).progress or {}
+        assert (told["unit"], told["rate"]) == ("windows", pytest.approx(16 * told["steps_per_s"], abs=0.01))
         reporter.on_progress(Progress(0, 0, "comparing"))  # news without a step of its own
         until(lambda: (row(database).progress or {})["message"] == "comparing")
-        assert (row(database).progress or {})["step"] == 4
+        assert (row(database).progress or {})["step"] == 8
         assert not reporter.should_stop()
         with database.write("default") as session:
             jobs.cancel(session, given["job"])
         reporter.on_progress(Progress(5, 10, "learning"))
         until(reporter.should_stop)
-    assert (row(database).progress or {})["step"] == 4
+    assert (row(database).progress or {})["step"] == 8
 
 
 def until(found: Callable[[], Any]) -> None:

@@ -43,7 +43,7 @@ def read(client: TestClient, job: str, last: int | None = None) -> list[tuple[in
         assert answer.headers["content-type"].startswith("text/event-stream")
         for block in answer.read().decode().split("\n\n"):
             fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
-            if fields:
+            if "id" in fields:  # a job's place in the queue comes without one
                 found.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
     return found
 
@@ -100,3 +100,24 @@ def test_a_job_tried_again_has_one_done_and_it_is_the_last_event(
     client.post(f"/v1/jobs/{job}/cancel").raise_for_status()
     kinds = [kind for _, kind, _ in read(client, job)]
     assert (kinds.count("done"), kinds[-1]) == (1, "done")
+
+
+def test_a_job_that_waits_tells_its_place_as_it_moves_on(client: TestClient, database: Database, job: str) -> None:
+    """Places are not kept: they come without an id, and a client that comes again goes on after the last event."""
+    engine = Engine(database.url)
+    with database.write("default") as session:
+        second = jobs.submit(session, engine, NewJob("train", {}), 10).id
+    begin = threading.Timer(0.3, lambda: work(database, job))
+    end = threading.Timer(2.8, lambda: work(database, second))
+    begin.start()
+    end.start()
+    with client.stream("GET", f"/v1/jobs/{second}/events") as answer:
+        blocks = [block.splitlines() for block in answer.read().decode().split("\n\n")]
+    events = [dict(line.split(": ", 1) for line in block if not line.startswith(":")) for block in blocks]
+    places = [json.loads(event["data"]) for event in events if event and "id" not in event]
+    assert (places[0]["position"], places[0]["message"]) == (2, "2nd in the queue, 0 running")
+    assert [place["position"] for place in places[1:]] in ([], [1])  # it may begin before the next look
+    assert [event["event"] for event in events if event][-1] == "done"
+    begin.join()
+    end.join()
+    engine.close()

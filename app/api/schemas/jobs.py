@@ -188,7 +188,10 @@ class ProgressOut(Out):
     total: int = Field(description="Steps at most; 0: not known yet.")
     fraction: float = Field(description="Share done, 0 to 1.")
     eta_s: float | None = Field(description="Seconds to go, if the pace holds.")
-    message: str
+    steps_per_s: float | None = Field(None, description="Steps a second, since this run of them began.")
+    rate: float | None = Field(None, description="What that comes to in `unit`s a second.")
+    unit: str | None = Field(None, description="What a step works on: windows of history to learn from, or series.")
+    message: str = Field(description="What is being done; while it is pending, where it stands in the queue.")
 
 
 class JobOut(Out):
@@ -220,7 +223,8 @@ class JobOut(Out):
         """`standing` is that of a pending job; its progress then says where it stands, not where it came to."""
         progress = ProgressOut(**row.progress) if row.progress else NO_PROGRESS
         if standing is not None:
-            progress = progress.model_copy(update={"message": standing.message, "eta_s": None})
+            still: dict[str, Any] = {"message": standing.message, "eta_s": None, "steps_per_s": None, "rate": None}
+            progress = progress.model_copy(update=still)
         return cls(
             id=row.id,
             kind=row.kind,  # pyright: ignore[reportArgumentType]
@@ -241,7 +245,9 @@ class JobOut(Out):
         )
 
 
-NO_PROGRESS = ProgressOut(step=0, total=0, fraction=0.0, eta_s=None, message="waiting")
+NO_PROGRESS = ProgressOut(
+    step=0, total=0, fraction=0.0, eta_s=None, steps_per_s=None, rate=None, unit=None, message="waiting"
+)
 
 
 class JobsOut(Out):
