@@ -31,6 +31,7 @@ from app.http.problems import install_problems
 from app.http.queries import known_query
 from app.http.requests import UNSEEN, Requests
 from app.services import leftovers
+from app.services.arrivals import Arrivals
 from app.services.contexts import MIB, Contexts
 from app.services.forecasts import Meant
 from app.services.jobs import Engine
@@ -67,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.versions = OpenVersions(settings.store, settings.max_versions_loaded)
     app.state.meant = Remembered[Meant](app.state.database)
     contexts = Contexts(settings.max_versions_loaded * MIB)
+    app.state.arrivals = Arrivals(app.state.database, app.state.versions)
     app.state.turns = Turns(app.state.database, app.state.versions, app.state.meant, contexts)
     install_problems(app)
     install_openapi(app, EXAMPLES)
@@ -75,7 +77,9 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(module.router, dependencies=[Depends(known_query)])
     app.include_router(system.router)  # probes may carry what they like
     # The last one added is the outermost.
-    app.add_middleware(PlainForecasts, turns=app.state.turns, max_horizon=settings.max_horizon)
+    app.add_middleware(
+        PlainForecasts, turns=app.state.turns, arrivals=app.state.arrivals, max_horizon=settings.max_horizon
+    )
     app.add_middleware(Encodings, settings=settings)
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(Keys, settings=settings)
@@ -107,6 +111,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     yield
     tidying.cancel()
     app.state.turns.close()
+    app.state.arrivals.close()
     app.state.engine.close()
     app.state.database.close()
 

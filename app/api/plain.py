@@ -1,8 +1,10 @@
-"""The forecast route's short way: a plain question goes from bytes to bytes without the framework between.
+"""The short way of a forecast: a plain question goes from bytes to bytes without the framework between.
 
-It stands in front of the routes and answers `POST /v1/forecasts` where nothing about the question is unusual. All else,
-and whatever the short way cannot answer, goes on to the route as it came: that one validates, refuses, converts."""
+It stands in front of the routes and answers `POST /v1/forecasts` and `…/next` where nothing about the question is
+unusual. All else, and whatever the short way cannot answer, goes on to the route as it came: that one validates,
+refuses, converts."""
 
+import math
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,21 +14,25 @@ import msgspec
 import numpy as np
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.schemas.common import NAME, REFERENCE
+from app.api.schemas.common import MODEL, NAME, REFERENCE
 from app.api.schemas.forecasts import BASE, MAX_KEY_BYTES
 from app.http.etags import tag_of
 from app.http.formats import JSON
 from app.http.requests import route_path
 from app.http.sessions import WORKSPACE
-from app.services.forecasts import Shape
+from app.services.arrivals import Arrival, Arrivals
+from app.services.forecasts import Arrived, Shape
 from app.services.turns import Question, Reply, Sent, Turns
 
-PATH = "/v1/forecasts"
+PATH, ENDINGS = "/v1/forecasts", ("/v1/forecasts", "/next")
+NEXT = re.compile("/v1/models/(" + MODEL.strip("^$") + ")/next")
+POINTS = 64  # most points of a plain /next
 DIGITS = 5  # of the length of a body that the event loop may read by itself: below 100 kB
 WINDOWS, NUMBERS = 64, 50_000  # most series and numbers in a plain answer
-UNUSUAL = (b"if-none-match", b"content-encoding", b"transfer-encoding")
+UNUSUAL = (b"if-none-match", b"content-encoding", b"transfer-encoding", b"idempotency-key")
 TAKEN = (b"*/*", b"application/json")
-KEPT = [(b"content-type", JSON.encode()), (b"cache-control", b"private, max-age=0, must-revalidate")]
+IS_JSON = (b"content-type", JSON.encode())
+KEPT = [IS_JSON, (b"cache-control", b"private, max-age=0, must-revalidate")]
 KEPT.append((b"vary", b"Accept"))
 NAMED, REFERRED = re.compile(NAME), re.compile(REFERENCE)
 KEY = re.compile(r"[^\x00-\x1f\x7f]+")
@@ -52,17 +58,33 @@ class PlainAsk(msgspec.Struct, forbid_unknown_fields=True):
     timestamps: bool = True
 
 
+class PlainPoint(msgspec.Struct, forbid_unknown_fields=True):
+    key: str
+    timestamp: str
+    value: float
+
+
+class PlainNext(msgspec.Struct, forbid_unknown_fields=True):
+    """The fields of `NextIn` as plain points have them."""
+
+    dataset: str
+    points: list[PlainPoint]
+    horizon: int = 1
+    quantiles: list[float] = msgspec.field(default_factory=lambda: [0.1, 0.5, 0.9])
+
+
 _decode = msgspec.json.Decoder(PlainAsk).decode
+_decode_next = msgspec.json.Decoder(PlainNext).decode
 
 
 class PlainForecasts:
     """Middleware in front of the routes."""
 
-    def __init__(self, app: ASGIApp, turns: Turns, max_horizon: int) -> None:
-        self.app, self.turns, self.max_horizon = app, turns, max_horizon
+    def __init__(self, app: ASGIApp, turns: Turns, arrivals: Arrivals, max_horizon: int) -> None:
+        self.app, self.turns, self.arrivals, self.max_horizon = app, turns, arrivals, max_horizon
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].endswith(PATH) or not _is_plain(scope):
+        if scope["type"] != "http" or not scope["path"].endswith(ENDINGS) or not _is_plain(scope):
             await self.app(scope, receive, send)
             return
         messages = [await receive()]
@@ -71,16 +93,23 @@ class PlainForecasts:
         if all(message["type"] == "http.request" for message in messages):
             parts = [message.get("body", b"") for message in messages]
             raw = parts[0] if len(parts) == 1 else b"".join(parts)
-            question = question_of(raw, scope["state"]["request_id"], self.max_horizon)
-            if question is not None and (reply := await self.turns.ask(question)) is not None:
-                await _send(reply, raw, send)
-                return
+            path, request_id = route_path(scope), scope["state"]["request_id"]
+            if path == PATH:
+                question = question_of(raw, request_id, self.max_horizon)
+                if question is not None and (reply := await self.turns.ask(question)) is not None:
+                    await _send(reply.body, [*KEPT, *_about(reply, raw)], send)
+                    return
+            elif (model := NEXT.fullmatch(path)) is not None:
+                arrival = arrival_of(raw, model[1], request_id, self.max_horizon)
+                if arrival is not None and (body := await self.arrivals.ask(arrival)) is not None:
+                    await _send(body, [IS_JSON], send)
+                    return
         await self.app(scope, _again(messages, receive), send)
 
 
 def _is_plain(scope: Scope) -> bool:
     """Whether there is nothing about the request, its body aside, that the route would have to look at."""
-    if scope["method"] != "POST" or scope["query_string"] or route_path(scope) != PATH:
+    if scope["method"] != "POST" or scope["query_string"]:
         return False
     is_json = False
     for name, value in scope["headers"]:
@@ -139,16 +168,37 @@ def _are_keys(keys: Sequence[str]) -> bool:
     return fine and len(keys) <= WINDOWS and len(set(keys)) == len(keys)
 
 
-async def _send(reply: Reply, raw: bytes, send: Send) -> None:
+def arrival_of(raw: bytes, model: str, request_id: str, max_horizon: int) -> Arrival | None:
+    """The points in a body, where they are plain; else None."""
+    try:
+        ask = _decode_next(raw)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    levels = levels_of(tuple(ask.quantiles))
+    keys = list({point.key for point in ask.points})
+    if levels is None or not 1 <= ask.horizon <= max_horizon or not NAMED.fullmatch(ask.dataset):
+        return None
+    if (
+        not 1 <= len(ask.points) <= POINTS
+        or not _are_keys(keys)
+        or len(keys) * ask.horizon * (1 + len(levels)) > NUMBERS
+    ):
+        return None
+    if not all(math.isfinite(point.value) for point in ask.points):
+        return None
+    points = tuple(Arrived(point.key, point.timestamp, point.value) for point in ask.points)
+    return Arrival(WORKSPACE, model, ask.dataset, points, Shape(ask.horizon, levels), request_id)
+
+
+def _about(reply: Reply, raw: bytes) -> list[tuple[bytes, bytes]]:
     timing = f"read;dur={reply.seconds[0] * 1000:.2f}, model;dur={reply.seconds[1] * 1000:.2f}"
-    headers: list[tuple[bytes, bytes]] = [
-        *KEPT,
-        (b"etag", tag_of(*reply.stands_for, JSON, raw).encode()),
-        (b"server-timing", timing.encode()),
-        (b"content-length", str(len(reply.body)).encode()),
-    ]
+    return [(b"etag", tag_of(*reply.stands_for, JSON, raw).encode()), (b"server-timing", timing.encode())]
+
+
+async def _send(body: bytes, headers: list[tuple[bytes, bytes]], send: Send) -> None:
+    headers = [*headers, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _again(messages: list[Message], receive: Receive) -> Receive:

@@ -1,0 +1,147 @@
+"""Points that arrive one by one and want the next step forecast: those that are there when a commit is done share the
+next transaction, a revision and a forward. One thread writes; a lone point waits for nobody.
+
+The forecasts are computed before the commit, so that a point without one is not kept, and leave after it. A batch that
+is refused is tried again in halves until the one that is to blame is alone; that one gets None: the way on which each
+request has a transaction of its own refuses it, or obeys its Idempotency-Key."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.db.session import Database
+from app.errors import AppError
+from app.services import datasets, forecast_answers
+from app.services.forecast_inputs import instants, known_columns
+from app.services.forecasts import Arrived, Chosen, Read, Shape, answer, look_up, read_last, take
+from app.services.opened import OpenVersions
+from app.services.turns import about
+
+MOST = 256  # requests that share a transaction
+
+Future = asyncio.Future[bytes | None]
+
+
+@dataclass(slots=True)
+class Arrival:
+    """Points of one request, and what is asked about the series they name."""
+
+    workspace: str
+    model: str
+    dataset: str
+    points: tuple[Arrived, ...]
+    shape: Shape
+    request_id: str
+    future: Future | None = None
+
+    @property
+    def keys(self) -> list[str]:
+        return list(dict.fromkeys(point.key for point in self.points))
+
+
+class Arrivals:
+    """Gathers points. One for each process; `ask` belongs to the event loop."""
+
+    def __init__(self, database: Database, versions: OpenVersions) -> None:
+        self._database, self._versions = database, versions
+        self._writer = ThreadPoolExecutor(1, "arrivals")
+        self._waiting: list[Arrival] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._writing = False
+
+    def ask(self, arrival: Arrival) -> Future:
+        """The JSON answer, once the points are stored; None where another way has to answer."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:  # the first one, or one after the loop before has gone
+            self._loop, self._waiting, self._writing = loop, [], False
+        arrival.future = loop.create_future()
+        self._waiting.append(arrival)
+        if len(self._waiting) == 1 and not self._writing:
+            loop.call_soon(self._begin, loop)
+        return arrival.future
+
+    def close(self) -> None:
+        self._writer.shutdown()
+
+    # -------------------------------------------------------- inside
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+        self._writing = True
+        loop.run_in_executor(self._writer, self._stored, batch).add_done_callback(
+            lambda found: self._done(loop, batch, {} if found.exception() else found.result())
+        )
+
+    def _done(self, loop: asyncio.AbstractEventLoop, batch: Sequence[Arrival], found: dict[int, bytes]) -> None:
+        self._writing = False
+        if self._waiting:
+            self._begin(loop)
+        for arrival in batch:
+            if arrival.future is not None and not arrival.future.done():
+                arrival.future.set_result(found.get(id(arrival)))
+
+    def _stored(self, batch: Sequence[Arrival]) -> dict[int, bytes]:
+        """The answers of those that could be stored, by the arrival's id."""
+        apart: dict[tuple[str, str], list[Arrival]] = {}
+        for arrival in batch:
+            apart.setdefault((arrival.workspace, arrival.dataset), []).append(arrival)
+        found: dict[int, bytes] = {}
+        for some in apart.values():
+            found |= self._tried(some)
+        return found
+
+    def _tried(self, some: Sequence[Arrival]) -> dict[int, bytes]:
+        try:
+            return self._together(some)
+        except SQLAlchemyError:
+            return {}
+        except (AppError, ValueError, RuntimeError):
+            half = len(some) // 2
+            return self._tried(some[:half]) | self._tried(some[half:]) if half else {}
+
+    def _together(self, some: Sequence[Arrival]) -> dict[int, bytes]:
+        """All points of one dataset in one transaction, and the answers. Raises what refuses any of them."""
+        workspace, models = some[0].workspace, {arrival.model for arrival in some}
+        with self._database.read(workspace) as session:  # loaded before the write lock is held
+            self._chosen(session, models)
+        with self._database.write(workspace) as session:
+            chosen = self._chosen(session, models)
+            dataset = datasets.get(session, some[0].dataset)
+            points = [point for arrival in some for point in arrival.points]
+            times, notes = instants([point.timestamp for point in points], datasets.calendar_of(dataset), "{}")
+            ignored = any(one.opened.any_frequency for one in chosen.values()) and known_columns(session, dataset.id)
+            if notes or ignored:
+                raise ValueError("something is to be said to each of these alone")
+            rows = [(point.key, int(time), point.value) for point, time in zip(points, times, strict=True)]
+            revision = datasets.append_points(session, dataset, rows).revision.number
+            alike: dict[tuple[str, Shape], list[Arrival]] = {}
+            for arrival in some:
+                alike.setdefault((arrival.model, arrival.shape), []).append(arrival)
+            found: dict[int, bytes] = {}
+            for (model, _), group in alike.items():
+                keys = [key for arrival in group for key in arrival.keys]
+                found |= _answers(chosen[model], group, read_last(session, dataset, revision, keys, chosen[model]))
+        return found
+
+    def _chosen(self, session: Session, models: set[str]) -> dict[str, Chosen]:
+        return {model: take(self._versions, look_up(session, model)) for model in models}
+
+
+def _answers(chosen: Chosen, group: Sequence[Arrival], read: Read) -> dict[int, bytes]:
+    """The answers to questions of one shape to one version; `read` has their series one after another."""
+    made = answer(chosen, read, group[0].shape)
+    rows = forecast_answers.rows(made, timestamps=True)
+    found: dict[int, bytes] = {}
+    place = 0
+    for arrival in group:
+        keys = arrival.keys
+        stop = place + len(keys)
+        told = forecast_answers.told(about(made.notes, place, stop, ()), keys)
+        head = forecast_answers.head(made, arrival.request_id)
+        found[id(arrival)] = forecast_answers.assembled(head, rows[place:stop], told)
+        place = stop
+    return found

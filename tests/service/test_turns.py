@@ -1,0 +1,218 @@
+"""Plain forecasts: answered together, from what is kept in memory, and always what the long way would say."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import func, select
+
+from app.db.session import Database
+from app.db.tables import RevisionRow
+from app.services import datasets
+from app.services.contexts import ENTRY, Contexts
+from app.services.series import erase
+
+URL = "/v1/forecasts"
+LONG_WAY = {"accept": "application/json, */*"}  # nothing is plain about that
+HISTORY = [float(100 + step % 7 + step % 3) for step in range(30)]  # 2026-01-05 to 2026-02-03
+
+
+@pytest.fixture(autouse=True)
+def in_place(publish: Callable[..., int], stored: Callable[..., int]) -> None:
+    publish("fuel")
+    stored("gasoline", {key: [value + place for value in HISTORY] for place, key in enumerate("abc")})
+
+
+def ask(*keys: str, **more: Any) -> dict[str, Any]:
+    return {"model": "fuel", "dataset": "gasoline", "series": list(keys), **more}
+
+
+def sent(**more: Any) -> dict[str, Any]:
+    one = {"key": "mine", "start": "2026-01-05", "target": HISTORY}
+    return {"model": "fuel", "inputs": [one], "horizon": 7, "quantiles": [0.1, 0.25, 0.5], **more}
+
+
+def numbers(document: dict[str, Any]) -> Any:
+    return np.array([[row["mean"], *row["quantiles"].values()] for row in document["forecasts"]], float)
+
+
+def check(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """The same document, its numbers as close as a batch of another size leaves them."""
+    np.testing.assert_allclose(numbers(found), numbers(expected), rtol=1e-6)
+    for document in (found, expected):
+        document.pop("request_id")
+        for row in document["forecasts"]:
+            row["mean"], row["quantiles"] = len(row["mean"]), list(row["quantiles"])
+    assert found == expected
+
+
+def both(client: TestClient, question: dict[str, Any]) -> dict[str, Any]:
+    """The answer of the short way, which must be that of the long one."""
+    found, expected = (client.post(URL, json=question, headers=way) for way in ({}, LONG_WAY))
+    assert found.status_code == expected.status_code, (found.text, expected.text)
+    if found.status_code != 200:
+        return found.json()
+    assert found.headers["etag"] == expected.headers["etag"]
+    assert {*expected.headers} == {*found.headers}
+    check(found.json(), expected.json())
+    return found.json()
+
+
+def test_the_short_way_and_the_long_one_agree(app: FastAPI, client: TestClient) -> None:
+    short = {"key": "new", "start": "2026-01-05T00:00:00+01:00", "target": HISTORY[:3]}
+    gap = {"key": "gap", "start": "2026-01-05", "target": [1.0, None, 3.0, 2.0]}
+    for question in (
+        ask("a"),
+        ask("c", "a", horizon=7, quantiles=[0.9, 0.05]),
+        ask("b", horizon=20, timestamps=False, quantiles=[]),
+        sent(),
+        sent(inputs=[short, gap, {"key": "undated", "target": HISTORY}]),
+        sent(frequency="h", time_zone="Europe/Berlin"),
+    ):
+        assert both(client, question)["forecasts"]
+        both(client, question)  # once more, from what was kept
+    assert len(app.state.turns.contexts) == 3  # the short way was taken
+
+
+def test_what_is_refused_is_refused_in_the_same_words(client: TestClient) -> None:
+    for question in (
+        ask("a", "nope"),
+        ask("a", "a"),
+        ask("a", dataset="nope"),
+        ask("a", model="nope"),
+        ask("a", horizon=0),
+        ask("a", quantiles=[0.5, 0.5]),
+        ask("a", strange=1),
+        sent(inputs=[{"key": "far", "start": "9999-12-30", "target": [1.0, 2.0]}]),
+        sent(frequency="nope"),
+        sent(inputs=[{"key": "x", "start": "tomorrow", "target": [1.0]}]),
+    ):
+        answers = [client.post(URL, json=question, headers=way) for way in ({}, LONG_WAY)]
+        assert answers[0].status_code >= 400
+        first, second = ({**answer.json(), "instance": ""} for answer in answers)
+        assert first == second
+
+
+def test_an_append_elsewhere_is_seen(client: TestClient, stored: Callable[..., int], database: Database) -> None:
+    before = both(client, ask("a", "b"))
+    stored("gasoline", {"a": [*HISTORY, 130.0, 90.0]})  # a connection that knows nothing of the server's
+    after = both(client, ask("a", "b"))
+    assert [row["origin"][:10] for row in after["forecasts"]] == ["2026-02-05", "2026-02-03"]
+    assert (before["revision"], after["revision"]) == (1, 2)
+    assert both(client, ask("a", revision=1))["forecasts"][0]["origin"][:10] == "2026-02-03"
+    with database.write("default") as session:
+        erase(session, datasets.get(session, "gasoline"), "b")
+    assert both(client, ask("a", "b"))["status"] == 404
+    assert both(client, ask("a"))["revision"] == 2
+
+
+def test_a_corrected_past_is_seen(client: TestClient) -> None:
+    rows = {"key": ["a", "b"], "timestamp": ["2026-02-01", "2026-02-03"], "value": [180.0, None]}
+    both(client, ask("a", "b", "c"))
+    for mode, body in (("upsert", rows), ("replace", {"key": ["a"], "timestamp": ["2026-02-03"], "value": [5.0]})):
+        made = client.post("/v1/datasets/gasoline/revisions", params={"mode": mode}, json=body)
+        assert made.status_code == 201, made.text
+        for key in "abc":
+            both(client, ask(key))
+
+
+def test_a_dataset_made_anew_under_the_same_name(
+    client: TestClient, stored: Callable[..., int], database: Database
+) -> None:
+    both(client, ask("a"))
+    with database.write("default") as session:
+        datasets.remove(session, datasets.get(session, "gasoline"), force=True)
+    assert both(client, ask("a"))["status"] == 404
+    stored("gasoline", {"a": [value * 3 for value in HISTORY]})
+    assert both(client, ask("a"))["forecasts"][0]["mean"][0] > 250
+
+
+def test_a_moved_alias_is_seen(client: TestClient, publish: Callable[..., int]) -> None:
+    assert both(client, ask("a"))["model"]["version"] == 1
+    publish("fuel", promote="always")
+    assert both(client, ask("a"))["model"] == {"name": "fuel", "version": 2, "alias": "champion"}
+    assert both(client, ask("a", model="fuel/1"))["model"]["version"] == 1
+
+
+def test_what_is_kept_stays_within_its_bounds(database: Database) -> None:
+    kept = Contexts(limit=2 * ENTRY + 1000)
+    with database.read("default") as session:
+        for key in "abcab":
+            dataset = kept.dataset(session, "gasoline", 1)
+            assert dataset is not None
+            found = kept.tails(session, dataset, [(key, 14)])
+            assert found[key].series.target[-1] == HISTORY[-1] + "abc".index(key)
+            assert len(kept) <= 2
+
+
+async def _asked(app: FastAPI, questions: list[dict[str, Any]], url: str = URL) -> list[httpx.Response]:
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        return list(await asyncio.gather(*(http.post(url, json=question) for question in questions)))
+
+
+def test_together_is_as_one_by_one(app: FastAPI, client: TestClient, publish: Callable[..., int]) -> None:
+    publish("fuel", promote="never")
+    questions = [
+        question
+        for number in range(12)
+        for question in (
+            ask("abc"[number % 3], model=f"fuel/{1 + number % 2}", horizon=1 + number % 4),
+            sent(model=f"fuel/{1 + number % 2}", inputs=[{"key": "x", "target": HISTORY[number:]}]),
+            ask("nope"),
+        )
+    ]
+    for question, found in zip(questions, asyncio.run(_asked(app, questions)), strict=True):
+        alone = client.post(URL, json=question, headers=LONG_WAY)
+        assert found.status_code == alone.status_code == (404 if question.get("series") == ["nope"] else 200)
+        if alone.status_code == 200:
+            check(found.json(), alone.json())
+
+
+def test_a_client_that_leaves_takes_nobody_along(app: FastAPI) -> None:
+    async def some() -> list[Any]:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            tasks = [asyncio.create_task(http.post(URL, json=ask(key))) for key in "abcabc"]
+            await asyncio.sleep(0)
+            tasks[2].cancel()
+            return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+    found = asyncio.run(some())
+    assert isinstance(found[2], asyncio.CancelledError)
+    assert [one.status_code for place, one in enumerate(found) if place != 2] == [200] * 5
+
+
+# ---------------------------------------------------------------- points that arrive together
+
+
+def point(key: str, day: int, value: float) -> dict[str, Any]:
+    return {"dataset": "gasoline", "points": [{"key": key, "timestamp": f"2026-02-{day:02}", "value": value}]}
+
+
+def test_points_that_come_together_share_a_commit(app: FastAPI, client: TestClient, database: Database) -> None:
+    bodies = [point("abc"[place % 3], 4 + place // 3, 100.0 + place) for place in range(15)]
+    bodies[7] = point("a", 1, -1.0)  # is there with another value
+    found = asyncio.run(_asked(app, bodies, "/v1/models/fuel/next"))
+    assert [answer.status_code for answer in found] == [409 if place == 7 else 200 for place in range(15)]
+    with database.read("default") as session:
+        revisions = session.scalar(select(func.count()).select_from(RevisionRow))
+    assert revisions is not None
+    assert revisions < 1 + 14
+    for answer in found[:7] + found[8:]:
+        (row,) = answer.json()["forecasts"]
+        again = client.post(URL, json=ask(row["key"], revision=answer.json()["revision"]))
+        check(answer.json(), again.json() | {"request_id": None})
+
+
+def test_a_point_without_a_forecast_is_not_kept(app: FastAPI, client: TestClient) -> None:
+    bodies = [point("a", 4, 1.0) | {"horizon": 10_001}, point("b", 4, 1.0), {**point("c", 4, 1.0), "dataset": "nope"}]
+    found = asyncio.run(_asked(app, bodies, "/v1/models/fuel/next"))
+    assert [answer.status_code for answer in found] == [422, 200, 404]
+    origins = [row["origin"][:10] for row in both(client, ask("a", "b"))["forecasts"]]
+    assert origins == ["2026-02-03", "2026-02-04"]
