@@ -165,6 +165,15 @@ async def follow_job(
         await asyncio.sleep(LOOK_EVERY)
 
 
+@router.delete("/{job}", status_code=204, summary="Delete a job", responses=problems(404, 409))
+def delete_job(job: JobPath, request: Request, settings: AppSettings) -> None:
+    """Deletes a job that has ended, with its events, its checkpoints, and the file or the backtest that it made. A
+    version that it made stays. What lies in the data folder of another machine is not reached from here."""
+    with database(request).write(workspace(request)) as session:
+        jobs.remove(session, job)
+    forecast_jobs.drop_files(settings, job)  # after the commit: a job that is there has its file
+
+
 @router.post("/{job}/cancel", summary="Cancel a job", responses=problems(404, 409))
 def cancel_job(job: JobPath, request: Request, engine: JobEngine, afterwards: BackgroundTasks) -> JobOut:
     """Ends a pending or running job. A running one stops within seconds and keeps its last checkpoint, from which

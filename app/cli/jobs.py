@@ -1,4 +1,4 @@
-"""`gatecast jobs`: list, show, follow, cancel, retry; and how a job is followed on the screen."""
+"""`gatecast jobs`: list, show, follow, cancel, retry, delete; and how a job is followed on the screen."""
 
 from typing import Annotated, Any, Literal
 
@@ -7,11 +7,11 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from app.cli.client import ask, connect, failure, follow, pages
+from app.cli.client import ask, checked, connect, failure, follow, pages
 from app.cli.root import CLIENT, DEFAULT_URL, AsJson, Url, default_url, err, out, root
 from app.cli.show import facts, number, print_json, table
 
-jobs = typer.Typer(help="Background work: list, show, follow, cancel, retry.", invoke_without_command=True)
+jobs = typer.Typer(help="Background work: list, show, follow, cancel, retry, delete.", invoke_without_command=True)
 root.add_typer(jobs, name="jobs", rich_help_panel=CLIENT)
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id, as `gatecast jobs` lists it.")]
@@ -179,6 +179,14 @@ def cancel_job(job: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> N
         print_json(done)
     else:
         out.print(f"{job} is cancelled. `gatecast jobs retry {job}` goes on from its last checkpoint.", highlight=False)
+
+
+@jobs.command("delete")
+def delete_job(job: JobId, url: Url = DEFAULT_URL) -> None:
+    """Delete a job that has ended, with the file or the backtest it made. A version that it made stays."""
+    with connect(url) as http:
+        checked(http.delete(f"/v1/jobs/{job}"))
+    out.print(f"{job} is deleted.", highlight=False)
 
 
 @jobs.command("retry")

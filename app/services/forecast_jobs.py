@@ -211,6 +211,13 @@ def _refuse_unknown(session: Session, dataset: DatasetRow, revision: int, keys: 
         raise unknown(dataset, missing, revision)
 
 
+def drop_files(settings: Settings, job_id: str) -> None:
+    """Delete what a job that is gone has left in this data folder: its file, its parts, its checkpoints."""
+    for left in (*_results(settings).glob(f"{job_id}-*"), *_results(settings).glob(f".{job_id}-*")):
+        left.unlink(missing_ok=True)
+    shutil.rmtree(settings.checkpoints / job_id, ignore_errors=True)
+
+
 def _results(settings: Settings) -> Path:
     """Folder of the finished jobs' files."""
     return settings.data / "results"

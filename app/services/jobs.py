@@ -208,6 +208,15 @@ def cancel(session: Session, job_id: str) -> JobRow:
     return job
 
 
+def remove(session: Session, job_id: str) -> None:
+    """Delete a job that has ended, with its events and the backtest it was; a version that it made stays. The caller
+    drops its files after the commit. Raises NotFound, and Conflict while it waits or runs."""
+    job = get(session, job_id)
+    gone = delete(JobRow).where(JobRow.id == job_id, JobRow.state.in_(ENDED)).returning(JobRow.id)
+    if session.execute(gone).first() is None:
+        raise Conflict(f"Job {job_id!r} is {job.state}: cancel it first, or wait for its end.")
+
+
 def retry(session: Session, engine: Engine, job_id: str, max_queue: int) -> JobRow:
     """Queue a failed or cancelled job again under its own id; it goes on from its last checkpoint.
     Raises NotFound, Conflict from any other state, QueueFull."""
@@ -314,12 +323,18 @@ def bury(session: Session, names: Collection[str]) -> None:
 
 
 def workers(session: Session) -> list[dict[str, Any]]:
-    """The living workers, oldest first: id, host, devices (name, kind, memory), slots, start and last beat."""
+    """The living workers, oldest first: id, host, devices (name, kind, memory), slots, start and last beat, and which
+    of the workspace's jobs run in which slot."""
     earliest = clock(session) - dt.timedelta(seconds=DEAD_AFTER)
     rows = session.scalars(select(WorkerRow).where(WorkerRow.beat_at > earliest).order_by(WorkerRow.started_at))
+    running: dict[str | None, list[dict[str, Any]]] = {}
+    at_work = select(JobRow.worker, JobRow.slot, JobRow.id, JobRow.kind).where(queueing.RUNNING).order_by(JobRow.slot)
+    for worker, slot, job, kind in session.execute(at_work):
+        running.setdefault(worker, []).append({"slot": slot, "job": job, "kind": kind})
     return [
         {
             "id": row.id,
+            "running": running.get(row.id, []),
             "host": row.host,
             "devices": row.devices,
             "slots": row.slots,

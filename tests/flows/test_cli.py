@@ -305,6 +305,31 @@ def test_jobs_are_listed_followed_cancelled_and_retried(gatecast: Gatecast, trai
     assert "/v1/models/fuel/versions/1" in gatecast("jobs", "follow", done).stdout
 
 
+def test_an_ended_job_is_deleted(gatecast: Gatecast, trained: str) -> None:
+    job = gatecast("train", "-d", demo.DATASET, "-m", "endless", "--steps", "1000000", "--detach").stdout.strip()
+    assert "cancel it first" in gatecast("jobs", "delete", job, status=1).stderr
+    gatecast("jobs", "cancel", job)
+    assert "deleted" in gatecast("jobs", "delete", job).stdout
+    assert "no job" in gatecast("jobs", "show", job, status=1).stderr
+
+
+def test_schedules_are_added_paused_run_and_removed(gatecast: Gatecast, trained: str) -> None:
+    assert "No schedules" in gatecast("schedules").stdout
+    made = gatecast("schedules", "add", "nightly", "0 3 * * *", demo.DATASET, "--model", "fuel", "--horizon", "4")
+    assert "nightly is due at" in made.stdout
+    refused = gatecast("schedules", "add", "never", "at three", demo.DATASET, "--model", "fuel", status=1)
+    assert "cron" in refused.stderr
+    gatecast("schedules", "pause", "nightly")
+    assert "paused" in gatecast("schedules").stdout
+    assert "due at" in gatecast("schedules", "resume", "nightly").stdout
+    job = said(gatecast("schedules", "run", "nightly", "--json"))["id"]
+    listed = said(gatecast("schedules", "list", "--json"))
+    assert [(one["name"], one["last_job"], one["job"]["kind"]) for one in listed] == [("nightly", job, "train")]
+    gatecast("jobs", "cancel", job)
+    gatecast("schedules", "remove", "nightly")
+    assert "no schedule" in gatecast("schedules", "run", "nightly", status=1).stderr
+
+
 def test_a_failed_job_is_said_with_its_reason() -> None:
     error = Invalid("Too short to learn from.", code="unfit-data").document()
     with pytest.raises(Failed) as failed:
@@ -363,7 +388,7 @@ def test_a_server_that_is_not_there(gatecast: Gatecast) -> None:
 def test_help_explains_itself() -> None:
     result = CliRunner(env={"COLUMNS": "120"}).invoke(root, ["--help"])
     assert result.exit_code == 0
-    for command in ("serve", "worker", "migrate", "demo", "upload", "train", "forecast", "jobs", "models"):
+    for command in ("serve", "worker", "migrate", "demo", "upload", "train", "forecast", "jobs", "models", "schedules"):
         assert f" {command} " in result.output
         shown = CliRunner(env={"COLUMNS": "120"}).invoke(root, [command, "--help"])
         assert shown.exit_code == 0

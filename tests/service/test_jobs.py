@@ -213,3 +213,34 @@ def test_only_failed_and_cancelled_jobs_are_tried_again(client: TestClient, data
     end(database, job, state)
     assert client.post(f"/v1/jobs/{job}/retry").status_code == 409
     assert list(queued(database)) == [f"{job}:1"]
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
+def test_an_ended_job_is_deleted_with_all_it_left(
+    client: TestClient, database: Database, settings: Settings, state: str
+) -> None:
+    job, other = submit(client)["id"], submit(client)["id"]
+    end(database, job, state)
+    results = settings.data / "results"
+    results.mkdir()
+    mine = [results / f"{job}-1.csv", results / f".{job}-2.csv", settings.checkpoints / job / "part-000001.parquet"]
+    others = [results / f"{other}-1.csv", settings.checkpoints / other / "part-000001.parquet"]
+    for path in (*mine, *others):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    assert client.delete(f"/v1/jobs/{job}").status_code == 204
+    assert [path for path in (*mine, *others) if path.exists()] == others
+    assert client.get(f"/v1/jobs/{job}").status_code == 404
+    assert client.delete(f"/v1/jobs/{job}").status_code == 404
+    with database.engine.connect() as connection:
+        counted = text("select count(*) from job_events where job_id = :job")
+        assert [connection.scalar(counted, {"job": one}) for one in (job, other)] == [0, 1]
+
+
+@pytest.mark.parametrize("state", ["pending", "running"])
+def test_a_job_at_work_is_not_deleted(client: TestClient, database: Database, state: str) -> None:
+    job = submit(client)["id"]
+    end(database, job, state)
+    answer = client.delete(f"/v1/jobs/{job}")
+    assert (answer.status_code, "cancel it first" in answer.json()["detail"]) == (409, True)
+    assert client.get(f"/v1/jobs/{job}").status_code == 200

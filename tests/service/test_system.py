@@ -53,9 +53,12 @@ def test_what_the_server_has(client: TestClient, database: Database) -> None:
         gone = utc_now() - dt.timedelta(minutes=5)
         session.add(WorkerRow(id="w0", host="there", pid=1, devices=[device], slots=[], beat_at=gone))
         for n, state in enumerate(("pending", "pending", "running", "failed")):
-            session.add(JobRow(id=f"job_{n}", kind="train", state=state, spec={}))
+            session.add(JobRow(id=f"job_{n}", kind="train", state=state, spec={}, worker="w1", slot="cpu#0"))
+    with database.write("b") as session:
+        session.add(JobRow(id="job_x", kind="train", state="running", spec={}, worker="w1", slot="cpu#1"))
     said = client.get("/v1/system").json()
     assert said["devices"] == [device]
     assert [worker["id"] for worker in said["workers"]] == ["w1"]
+    assert said["workers"][0]["running"] == [{"slot": "cpu#0", "job": "job_2", "kind": "train"}]
     assert said["queue"] == {"pending": 2, "running": 1}
     assert said["version"].count(".") == 2

@@ -16,13 +16,22 @@ class ReadyOut(Out):
     status: Literal["ready"] = "ready"
 
 
+class RunningOut(Out):
+    """A job at work."""
+
+    slot: str | None = Field(description="The device and the number of its slot.")
+    job: str
+    kind: str
+
+
 class WorkerOut(Out):
     """A worker that has given a sign of life in the last seconds."""
 
     id: str
     host: str
     devices: list[Any] = Field(description="What it computes on: name, kind, memory.")
-    slots: list[Any] = Field(description="Its places for jobs, and the job in each.")
+    slots: list[Any] = Field(description="Its places for jobs.")
+    running: list[RunningOut] = Field(description="Your jobs that run there.")
     started_at: dt.datetime
     beat_at: dt.datetime = Field(description="Its last sign of life.")
 
