@@ -11,7 +11,7 @@ import threading
 import time
 from queue import Queue
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dbos import DBOS, DBOSPortableJSONSerializer
 
@@ -75,7 +75,7 @@ class Parent:
         self._signalled = True  # no lock in here: the main thread may hold it
 
     def _launch(self, slots: int) -> None:
-        DBOS(
+        engine = DBOS(
             config={
                 "name": jobs.APPLICATION,
                 "system_database_url": self.settings.url,
@@ -99,9 +99,17 @@ class Parent:
 
         DBOS.listen_queues([jobs.QUEUE])
         DBOS.launch()
-        DBOS.register_queue(
+        queue = DBOS.register_queue(
             jobs.QUEUE, worker_concurrency=slots, polling_interval_sec=POLL, on_conflict="always_update"
         )
+        # At each poll the engine reads how many jobs a worker may run from the queue's row, which all share: the
+        # number of the one that started last would hold for all. There is no public way to have one's own.
+        read = engine._sys_db.get_queue  # pyright: ignore[reportPrivateUsage]
+
+        def get_queue(name: str, **named: Any) -> Any:
+            return queue if name == jobs.QUEUE else read(name, **named)
+
+        engine._sys_db.get_queue = get_queue  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
 
     # ------------------------------------------------------------ one job, in a thread of the engine's
 

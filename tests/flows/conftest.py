@@ -24,8 +24,8 @@ TINY = {"horizon": 12, "context": 48, "segment": 12, "hidden": 8, "layers": 1, "
 class Worker:
     """A worker process of its own session, so that the test can end it, or it and its children."""
 
-    def __init__(self, settings: Settings, url: str | None = None) -> None:
-        environment = {**os.environ, "GATECAST_DATA": str(settings.data)}
+    def __init__(self, settings: Settings, url: str | None = None, slots: int = 1) -> None:
+        environment = {**os.environ, "GATECAST_DATA": str(settings.data), "GATECAST_SLOTS": str(slots)}
         if settings.database_url is not None:
             environment["GATECAST_DATABASE_URL"] = url or settings.database_url.get_secret_value()
         command = [sys.executable, "-m", "app", "worker"]
@@ -61,8 +61,8 @@ def start_worker(settings: Settings) -> Iterator[Callable[..., Worker]]:
     """Start a worker, which may reach a PostgreSQL database by another URL; those left are killed at the end."""
     started: list[Worker] = []
 
-    def start(url: str | None = None) -> Worker:
-        started.append(Worker(settings, url))
+    def start(url: str | None = None, slots: int = 1) -> Worker:
+        started.append(Worker(settings, url, slots))
         return started[-1]
 
     yield start

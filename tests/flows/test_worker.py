@@ -2,12 +2,31 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
 from app.config import Settings
 
 ENDLESS = 1_000_000  # steps: hours
+
+
+def until(found: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 240
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_workers_of_other_sizes_keep_their_own_slots(jobs: Any, start_worker: Callable[..., Any]) -> None:
+    """The one that starts last has one slot, the first has two: three jobs run at once."""
+    started = [jobs.train(ENDLESS) for _ in range(3)]
+    start_worker(slots=2)
+    until(lambda: jobs.client.get("/v1/system").json()["workers"])
+    start_worker(slots=1)
+    until(lambda: jobs.client.get("/v1/system").json()["queue"]["running"] == 3)
+    workers = [jobs.show(job)["worker"] for job in started]
+    assert sorted(workers.count(worker) for worker in set(workers)) == [1, 2]
 
 
 def test_one_slot_trains_survives_a_kill_and_makes_way_for_the_next(
