@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import ipaddress
 import re
+from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -64,9 +65,10 @@ class Keys:
         elsewhere = headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site")
         if elsewhere and scope["method"] not in SAFE and headers.get(b"origin") not in self.origins:
             return Forbidden("A page of another site sent this; set an API key, or GATECAST_CORS_ORIGINS.")
-        host = headers.get(b"host", b"").decode("latin-1")
-        if self.local and not _is_ours(PORT.sub("", host)):
-            return Forbidden(f"Without an API key this server answers on this machine only, not as {host[:80]!r}.")
+        host = headers.get(b"host", b"")
+        if self.local and not _is_ours(host):
+            named = host.decode("latin-1")[:80]
+            return Forbidden(f"Without an API key this server answers on this machine only, not as {named!r}.")
         return None
 
 
@@ -94,9 +96,10 @@ def exposure(settings: Settings) -> str | None:
     )
 
 
-def _is_ours(host: str) -> bool:
+@lru_cache(maxsize=64)
+def _is_ours(host: bytes) -> bool:
     """Whether a Host header can be this machine's: no public name, which somebody else could point at this address."""
-    name = host.strip("[]").lower()
+    name = PORT.sub("", host.decode("latin-1")).strip("[]").lower()
     if "." not in name or name.endswith(".localhost"):
         return True
     try:

@@ -4,6 +4,7 @@ import datetime as dt
 import logging
 import sys
 from contextvars import ContextVar
+from functools import lru_cache
 
 import orjson
 
@@ -41,7 +42,7 @@ class TextLines(logging.Formatter):
     """`time level logger message key=value …`, one line but for a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        time = dt.datetime.fromtimestamp(record.created).strftime("%Y-%m-%d %H:%M:%S")
+        time = _clock(int(record.created))
         extra = "".join(f" {key}={value}" for key, value in _extra(record).items())
         message = _one_line(record.getMessage())
         line = f"{time} {record.levelname.lower():<7} {record.name.removeprefix('gatecast.')}: {message}{extra}"
@@ -67,6 +68,14 @@ class JsonLines(logging.Formatter):
             return orjson.dumps({key: ascii(value) for key, value in line.items()}).decode()
 
 
+@lru_cache(maxsize=4)
+def _clock(second: int) -> str:
+    """Local date and time; many lines share a second."""
+    return dt.datetime.fromtimestamp(second).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def _one_line(text: str) -> str:
     """What a client sent must not be able to write a line of its own."""
+    if text.isprintable():
+        return text
     return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
