@@ -25,7 +25,7 @@ class Counting:
 @pytest.fixture
 def kept(database: Database) -> Remembered[int]:
     if not database.is_sqlite:
-        pytest.skip("PostgreSQL does not tell of commits")
+        pytest.skip("PostgreSQL tells of the commits of all its databases, those of other tests too")
     return Remembered[int](database)
 
 

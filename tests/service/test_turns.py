@@ -174,6 +174,7 @@ def test_together_is_as_one_by_one(app: FastAPI, client: TestClient, publish: Ca
             check(found.json(), alone.json())
 
 
+@pytest.mark.usefixtures("client")  # which ends what the application has begun
 def test_a_client_that_leaves_takes_nobody_along(app: FastAPI) -> None:
     async def some() -> list[Any]:
         transport = httpx.ASGITransport(app=app)
