@@ -82,7 +82,7 @@ def store(
     ids = _series_ids(session, dataset, upload, draft, number)
     segments.keep(session, number, draft.pieces, ids)
     gone = [segments.empty_base(place, column) for place, (_, column) in enumerate(draft.gone)]
-    segments.keep(session, number, gone, [series_id for series_id, _ in draft.gone])
+    segments.keep(session, number, segments.packed(gone), [series_id for series_id, _ in draft.gone])
     _keep_columns(session, dataset.id, draft)
     _keep_statics(session, draft, ids, number)
     total = draft.total

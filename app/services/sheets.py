@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 from app.db.tables import DatasetRow, SeriesRow
 from app.errors import Complaint, Conflict, Invalid
 from app.services import segments
+from app.services.codecs import Floats, Ints
 from app.services.ingest.upload import Upload
-from app.services.segments import TARGET, Extent, Floats, Ints, Painted, Piece
+from app.services.segments import TARGET, Extent, Painted, Piece, Span
 
 Mode = Literal["replace", "append", "upsert"]
 Bools = NDArray[np.bool_]
@@ -166,13 +167,15 @@ def lay(session: Session, sheet: Sheet, column: str, sent: Floats) -> Laid:
     stored = np.full(len(sent), np.nan)
     changed = np.zeros(len(sent), dtype=bool)
     laid = Laid(column, sent, stored, changed)
+    spans: list[Span] = []
     for start, stop in sheet.batches():
-        _lay_batch(session, sheet, laid, start, stop)
-    return replace(laid, pieces=list(_thinned(session, sheet, laid)))
+        spans += _lay_batch(session, sheet, laid, start, stop)
+    return replace(laid, pieces=segments.packed(list(_thinned(session, sheet, laid, spans))))
 
 
-def _lay_batch(session: Session, sheet: Sheet, laid: Laid, start: int, stop: int) -> None:
-    """The same for the series [start, stop): the head is painted under their runs, the rows are laid over it."""
+def _lay_batch(session: Session, sheet: Sheet, laid: Laid, start: int, stop: int) -> Iterator[Span]:
+    """The same for the series [start, stop): the head is painted under their runs, the rows are laid over it. What
+    changed comes out, to be stored."""
     rows = slice(int(sheet.upload.offsets[start]), int(sheet.upload.offsets[stop]))
     origin = int(sheet.place[rows.start])
     canvas = np.full(int(sheet.place[rows.stop]) - origin, np.nan)
@@ -186,15 +189,13 @@ def _lay_batch(session: Session, sheet: Sheet, laid: Laid, start: int, stop: int
     for first, last in zip(*_runs(owners, steps), strict=True):
         owner, step = int(owners[first]), int(steps[first])
         values = canvas[at[changed[first]] : at[changed[last]] + 1]
-        laid.pieces.extend(
-            segments.cut(owner, laid.column, not _based(sheet, owner, laid.column), Painted(step, values))
-        )
+        yield from segments.cut(owner, laid.column, not _based(sheet, owner, laid.column), Painted(step, values))
     if laid.column == TARGET:
         silent = ~sheet.here[start:stop]
         silent[owners - start] = False
         for owner in (start + np.flatnonzero(silent)).tolist():  # new, with nulls alone
             nothing = Painted(int(sheet.upload.steps[sheet.rows(owner).start]), np.array([np.nan]))
-            laid.pieces.extend(segments.cut(owner, TARGET, not _based(sheet, owner, TARGET), nothing))
+            yield from segments.cut(owner, TARGET, not _based(sheet, owner, TARGET), nothing)
 
 
 def _underpaint(session: Session, sheet: Sheet, column: str, series: tuple[int, int], canvas: Floats) -> None:
@@ -235,11 +236,11 @@ def _based(sheet: Sheet, owner: int, column: str) -> bool:
     return (int(sheet.ids[owner]), column) in sheet.extents
 
 
-def _thinned(session: Session, sheet: Sheet, laid: Laid) -> Iterator[Piece]:
-    """The pieces, where those of a series that would have too many are replaced by a fresh base."""
+def _thinned(session: Session, sheet: Sheet, laid: Laid, spans: Sequence[Span]) -> Iterator[Span]:
+    """The spans, where those of a series that would have too many are replaced by a fresh base."""
     crowded: dict[int, int] = {}
-    for owner, pieces in groupby(laid.pieces, key=lambda piece: piece.owner):
-        some, series_id = list(pieces), int(sheet.ids[owner])
+    for owner, mine in groupby(spans, key=lambda span: span.owner):
+        some, series_id = list(mine), int(sheet.ids[owner])
         extent = sheet.extents.get((series_id, laid.column))
         # Series that grow together must not all get their base in one upload.
         most = segments.MOST - series_id % (segments.MOST // 2)
@@ -304,12 +305,11 @@ def _lay_whole(session: Session, sheet: Sheet, column: str, sent: Floats) -> Lai
     touched = set(np.unique(sheet.owners[changed]).tolist()) | set(dropped)
     if column == TARGET:
         touched |= set(np.flatnonzero(~sheet.here).tolist())
-    for owner in sorted(touched):
-        laid.pieces.extend(_sent_base(sheet, owner, column, sent))
-    return laid
+    spans = [span for owner in sorted(touched) for span in _sent_base(sheet, owner, column, sent)]
+    return replace(laid, pieces=segments.packed(spans))
 
 
-def _sent_base(sheet: Sheet, owner: int, column: str, sent: Floats) -> Iterator[Piece]:
+def _sent_base(sheet: Sheet, owner: int, column: str, sent: Floats) -> Iterator[Span]:
     """A base of all that was sent of one column of one series."""
     rows = sheet.rows(owner)
     present = ~np.isnan(sent[rows])

@@ -4,53 +4,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.services import segments
-from app.services.segments import GAP, LONGEST, PLAIN, SHUFFLED, Painted, Piece, Segment
+from app.services import codecs, segments
+from app.services.segments import GAP, LONGEST, Painted, Piece, Segment
 
 NAN = np.nan
 
 
 def segment(start: int, values: list[float]) -> Segment:
-    return Segment(1, "", start, len(values), *segments.encode(np.array(values)))
+    return Segment(1, "", start, len(values), *codecs.encode(np.array(values)))
 
 
 def unpacked(piece: Piece) -> NDArray[np.float64]:
-    return segments.decode(piece.codec, piece.payload, piece.length)
-
-
-@pytest.mark.parametrize(
-    ("values", "codec"),
-    [
-        (np.empty(0), PLAIN),
-        (np.array([1.5]), PLAIN),
-        (np.full(5000, NAN), None),
-        (np.tile([1.0, 2.0, 3.0], 2000), None),
-        (np.round(np.random.default_rng(1).normal(100, 10, 5000), 1), None),
-        (np.cumsum(np.random.default_rng(2).normal(0, 1, 5000)), SHUFFLED),
-        (np.array([0.0, -0.0, 5e-324, 1.7976931348623157e308, -1e-300, NAN]), None),
-    ],
-)
-def test_what_was_packed_comes_back_bit_for_bit(values: NDArray[np.float64], codec: int | None) -> None:
-    chosen, payload = segments.encode(values)
-    assert codec in (None, chosen)
-    read = segments.decode(chosen, payload, len(values))
-    assert read.tobytes() == values.tobytes()
-    read[:] = 0.0  # what is read may be written to
-
-
-def test_the_smaller_of_both_codecs_is_taken() -> None:
-    noise = np.cumsum(np.random.default_rng(3).normal(0, 1, 4096))
-    words = np.random.default_rng(4).choice([1e10, 3.25, -7.5], 4096)
-    assert segments.encode(noise)[0] == SHUFFLED
-    assert len(segments.encode(noise)[1]) < noise.nbytes
-    assert len(segments.encode(words)[1]) < words.nbytes / 8
-
-
-@pytest.mark.parametrize(("codec", "length"), [(3, 2), (0, 2), (PLAIN, 3), (SHUFFLED, 1)])
-def test_a_payload_that_does_not_fit_is_refused(codec: int, length: int) -> None:
-    _, payload = segments.encode(np.array([1.0, 2.0]))
-    with pytest.raises(ValueError, match=r"codec|payload"):
-        segments.decode(codec, payload, length)
+    return codecs.decode(piece.codec, piece.payload, piece.length)
 
 
 def test_later_segments_lie_over_earlier_ones() -> None:
@@ -78,7 +43,7 @@ def test_runs_end_at_large_gaps_and_at_breaks() -> None:
 
 def test_long_values_are_cut() -> None:
     values = np.arange(LONGEST * 2 + 5, dtype=np.float64)
-    pieces = list(segments.cut(7, "x", False, Painted(-3, values)))
+    pieces = segments.packed(list(segments.cut(7, "x", False, Painted(-3, values))))
     assert [(p.owner, p.column, p.base, p.start, p.length) for p in pieces] == [
         (7, "x", False, -3, LONGEST),
         (7, "x", False, LONGEST - 3, LONGEST),
@@ -90,9 +55,9 @@ def test_long_values_are_cut() -> None:
 def test_a_fresh_base_leaves_large_gaps_out_and_keeps_an_all_missing_target() -> None:
     values = np.full(GAP * 3, NAN)
     values[[1, 3, GAP * 2]] = [1.0, 2.0, 3.0]
-    pieces = list(segments.fresh_base(0, "", Painted(100, values)))
+    pieces = segments.packed(list(segments.fresh_base(0, "", Painted(100, values))))
     assert [(piece.base, piece.start, piece.length) for piece in pieces] == [(True, 101, 3), (True, 100 + GAP * 2, 1)]
     np.testing.assert_array_equal(unpacked(pieces[0]), [1.0, NAN, 2.0])
     nothing = Painted(100, np.full(5, NAN))
-    assert [(piece.start, piece.length) for piece in segments.fresh_base(0, "", nothing)] == [(100, 1)]
-    assert [(piece.start, piece.length) for piece in segments.fresh_base(0, "promo", nothing)] == [(0, 0)]
+    assert [(span.start, len(span.values)) for span in segments.fresh_base(0, "", nothing)] == [(100, 1)]
+    assert [(span.start, len(span.values)) for span in segments.fresh_base(0, "promo", nothing)] == [(0, 0)]

@@ -34,7 +34,7 @@ def read_delimited(path: Path, ask: Ask) -> Sheet:
     """The file as text columns. Invalid on a wrong encoding, a missing header, rows of another width; TooLarge on too
     many columns, told from the first 4 MiB."""
     found = scan(path)
-    shape = _shape(path, found, ask)
+    shape = shape_of(path, found, ask)
     table = _read(path, found, shape) if found.lines > shape.header_lines else None
     if table is None or table.num_rows == 0:
         refuse("no_rows", "the file has a header and no rows")
@@ -49,7 +49,8 @@ def read_delimited(path: Path, ask: Ask) -> Sheet:
     return Sheet(columns, table.num_rows, rows, shape.delimiter)
 
 
-def _shape(path: Path, found: Scan, ask: Ask) -> _Shape:
+def shape_of(path: Path, found: Scan, ask: Ask) -> _Shape:
+    """The delimiter, names and header of a CSV file. Invalid or TooLarge where it has none to read."""
     with path.open("rb") as file:
         file.seek(found.start)
         head = file.read(HEADER_BYTES)

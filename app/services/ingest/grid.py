@@ -174,11 +174,16 @@ def ordered(codes: Ints, steps: Ints) -> Ints | None:
     return None if later.all() else np.lexsort((steps, codes))
 
 
+def allowed_spans(offsets: Ints, ask: Ask) -> Ints:
+    """The most steps that each series may span, (series,)."""
+    return np.minimum(ask.max_span, np.diff(offsets) * SPAN_A_POINT + SPAN_EXTRA)
+
+
 def check_spans(placed: Placed, steps: Ints, offsets: Ints, keys: list[str], case: Case) -> None:
     """Complain about series (rows sorted) whose first and last row lie further apart than a series may span."""
     spans = steps[offsets[1:] - 1] - steps[offsets[:-1]] + 1
     points = np.diff(offsets)
-    allowed = np.minimum(case.ask.max_span, points * SPAN_A_POINT + SPAN_EXTRA)
+    allowed = allowed_spans(offsets, case.ask)
     hint = "is a time wrong, or the frequency too fine?"
     if placed.calendar.frequency.is_integer:
         hint = "whole numbers are taken as plain steps: send times such as 2026-01-31T15:00:00Z"

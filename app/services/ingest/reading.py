@@ -4,12 +4,16 @@ from pathlib import Path
 
 from app.errors import UnsupportedMedia
 from app.services.ingest.assemble import assemble
+from app.services.ingest.blocks import STREAMED
 from app.services.ingest.columnar import read_arrow, read_parquet
 from app.services.ingest.delimited import read_delimited
 from app.services.ingest.inflate import coding_of, inflate
 from app.services.ingest.records import read_json, read_lines
 from app.services.ingest.sheet import Sheet, refuse
+from app.services.ingest.streamed import read_streamed
 from app.services.ingest.upload import ARROW, CSV, JSON, JSONL, MEDIA_TYPES, NDJSON, PARQUET, Ask, Known, Upload
+
+STREAMED_BYTES = 1 << 20
 
 
 def media_type(said: str) -> str:
@@ -31,12 +35,20 @@ def check(ask: Ask) -> None:
         refuse("bad_layout", f"expected layout long or wide, got {ask.layout!r}")
 
 
-def parse_here(path: Path, folder: Path, ask: Ask, known: Known) -> Upload:
-    """The Upload in `path`; `folder` takes files made on the way."""
+def parse_here(
+    path: Path, folder: Path, ask: Ask, known: Known, *, streamed_bytes: int = STREAMED_BYTES
+) -> Upload:
+    """The Upload in `path`; `folder` takes files made on the way. Long files over `streamed_bytes` are read block by
+    block where they are clean."""
     check(ask)
     coding = coding_of(path, ask.encoding)
     if coding is not None:
         path = inflate(path, coding, folder / "inflated", ask.max_inflated_bytes)
+    kind = media_type(ask.media_type)
+    if kind in STREAMED and ask.layout == "long" and path.stat().st_size > streamed_bytes:
+        upload = read_streamed(path, folder, ask, known, kind)
+        if upload is not None:
+            return upload
     return assemble(_read(path, folder, ask), ask, known)
 
 

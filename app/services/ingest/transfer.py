@@ -44,7 +44,8 @@ def unpack_question(line: bytes) -> tuple[Path, Ask, Known]:
 def write_upload(upload: Upload, folder: Path) -> None:
     """Arrays first, the document last: where it is, all is."""
     for name in ("phases", "offsets", "steps", "values"):
-        np.save(folder / f"{name}.npy", getattr(upload, name), allow_pickle=False)
+        if not (folder / f"{name}.npy").exists():  # what was read block by block lies there already
+            np.save(folder / f"{name}.npy", getattr(upload, name), allow_pickle=False)
     document = {
         "frequency": upload.calendar.frequency.name,
         "time_zone": upload.calendar.time_zone,

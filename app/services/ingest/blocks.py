@@ -1,0 +1,198 @@
+"""A long file of key, time and value read block by block: (rows,) arrays of each block, never all of the file at once.
+
+Clean files alone. Whatever is odd raises Odd, and the reader of whole files judges it, so that a refusal is said in one
+place only.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.services.ingest.arrow import Column, csv, is_text, pa, parquet, pc, plain, types
+from app.services.ingest.columns import SAMPLE, Roles, choose_roles, tidy
+from app.services.ingest.delimited import shape_of
+from app.services.ingest.figures import SPELLINGS, read_numbers
+from app.services.ingest.grid import to_utc, wanted_frequency, with_zone_of
+from app.services.ingest.keys import key_problem
+from app.services.ingest.sheet import RECORDS, Case, Findings, Sheet, named
+from app.services.ingest.stamps import read_times
+from app.services.ingest.text import Scan
+from app.services.ingest.upload import ARROW, CSV, PARQUET, Ask, Known
+
+HEAD = 1 << 20  # bytes of a CSV file from which its columns are told
+TEXT = 4 << 20  # bytes of it read at a time
+BATCH = 1 << 18  # rows of a binary file read at a time
+STREAMED = (CSV, PARQUET, ARROW)
+
+
+class Odd(Exception):
+    """Something that only the reader of whole files can judge."""
+
+
+class Block(NamedTuple):
+    """Rows as they come: key codes in the order of first sight, UTC µs, values with NaN for missing."""
+
+    codes: NDArray[np.int32]
+    times: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+class Names:
+    """Keys by code, and which of them any row has: a file's dictionary may hold more."""
+
+    def __init__(self, limit: int) -> None:
+        self.keys: list[str] = []
+        self.used = np.zeros(0, np.bool_)
+        self._limit = limit
+        self._code_of: dict[str, int] = {}
+        self._last: tuple[Any, NDArray[np.int32]] | None = None
+
+    def codes(self, column: Column) -> NDArray[np.int32]:
+        """(rows,) codes of a column of text, or of whole numbers, whose text is the key."""
+        if not types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        found = [self._of(chunk) for chunk in column.chunks]
+        return np.concatenate(found) if len(found) != 1 else found[0]
+
+    def _of(self, chunk: Any) -> NDArray[np.int32]:
+        if chunk.null_count or not (is_text(chunk.type) or types.is_integer(chunk.type.value_type)):
+            raise Odd
+        if self._last is None or not chunk.dictionary.equals(self._last[0]):
+            self._last = chunk.dictionary, np.array([self._code(value) for value in chunk.dictionary.to_pylist()], "i4")
+        codes = self._last[1][np.asarray(chunk.indices)]
+        self.used[codes] = True
+        return codes
+
+    def _code(self, value: object) -> int:
+        key = str(value)
+        code = self._code_of.setdefault(key, len(self.keys))
+        if code == len(self.keys):
+            if value is None or key_problem(key):
+                raise Odd
+            self.keys.append(key)
+            if len(self.used) <= code:
+                self.used = np.append(self.used, np.zeros(max(1024, code), np.bool_))
+        return code
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened file: its columns by role, and tables of them, a block at a time."""
+
+    roles: Roles
+    case: Case
+    tables: Iterator[Any]
+
+    def blocks(self, names: Names) -> Iterator[Block]:
+        """Every block as arrays. Raises Odd."""
+        for table in self.tables:
+            codes = names.codes(table[self.roles.id]) if self.roles.id else np.zeros(table.num_rows, np.int32)
+            column = table[self.roles.time]
+            if not (types.is_timestamp(column.type) or types.is_date(column.type)):
+                raise Odd
+            findings = self.case.findings
+            times = read_times(column, self.roles.time, findings, None)
+            values = read_numbers(table[self.roles.target], self.roles.target, findings)
+            utc = times.values if findings.count else to_utc(times, codes, self.roles.time, self.case)
+            # An hour shown twice is told by rows that another block may hold.
+            if findings.count or self.case.warnings.count:
+                raise Odd
+            yield Block(codes, utc, values)
+
+
+@contextmanager
+def opened(path: Path, kind: str, ask: Ask, known: Known) -> Iterator[Source]:
+    """The file at `path` of media type `kind`. Raises Odd, or whatever a broken file makes its reader raise."""
+    if kind == CSV:
+        yield _csv(path, ask, known)
+    elif kind == PARQUET:
+        with parquet.ParquetFile(str(path)) as file:
+            schema = file.schema_arrow
+        texts = [field.name for field in schema if is_text(field.type)]
+        with parquet.ParquetFile(str(path), read_dictionary=texts, coerce_int96_timestamp_unit="us") as file:
+            yield _typed(file.schema_arrow, file.iter_batches(batch_size=BATCH), ask, known)
+    else:
+        with pa.OSFile(str(path)) as source, pa.ipc.open_stream(source) as stream:
+            yield _typed(stream.schema, iter(stream), ask, known)
+
+
+def _roles(sheet: Sheet, ask: Ask, known: Known) -> tuple[Roles, Case]:
+    case = Case(ask, known, RECORDS)
+    width = len(sheet.columns)
+    tidy(sheet, case.warnings)
+    roles = choose_roles(sheet, ask, known)
+    if roles.extras or len(sheet.columns) < width:
+        raise Odd
+    wanted_frequency(ask, known)
+    return roles, case
+
+
+def _csv(path: Path, ask: Ask, known: Known) -> Source:
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    whole = len(head) < HEAD
+    start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
+    shape = shape_of(path, Scan(start, 0, False, False), ask)
+    if not whole:
+        head = head[: head.rfind(b"\n") + 1]
+    columns = [str(place) for place in range(len(shape.names))]
+    lines = {"column_names": columns, "skip_rows_after_names": shape.header_lines}
+    split = csv.ParseOptions(delimiter=shape.delimiter)
+    texts = csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()))
+    first = csv.read_csv(BytesIO(head), read_options=csv.ReadOptions(**lines), parse_options=split, convert_options=texts)
+    if first.num_rows < SAMPLE and not whole:
+        raise Odd
+    sheet = Sheet(named(shape.names, first.columns, shape.header_lines), first.num_rows, RECORDS, shape.delimiter)
+    place_of = {name: str(place) for place, name in enumerate(sheet.columns)}
+    times = dict(sheet.columns)
+    roles, case = _roles(sheet, ask, known)
+    kinds = {place_of[roles.time]: _time_type(times[roles.time]), place_of[roles.target]: pa.float64()}
+    if roles.id:
+        kinds[place_of[roles.id]] = pa.dictionary(pa.int32(), pa.string())
+    typed = csv.ConvertOptions(column_types=kinds, null_values=SPELLINGS.to_pylist(), strings_can_be_null=False)
+    options = csv.ReadOptions(**lines, block_size=TEXT)
+    reader = csv.open_csv(str(path), read_options=options, parse_options=split, convert_options=typed)
+    names = list(place_of)
+    return Source(roles, case, (pa.Table.from_batches([batch]).rename_columns(names) for batch in reader))
+
+
+def _time_type(column: Column) -> Any:
+    """The type by which Arrow reads a column of texts as times: all local, or all with an offset."""
+    for zone in (None, "UTC"):
+        try:
+            pc.cast(column, pa.timestamp("us", zone))
+        except pa.ArrowException:
+            continue
+        return pa.timestamp("us", zone)
+    raise Odd
+
+
+def _typed(schema: Any, batches: Iterator[Any], ask: Ask, known: Known) -> Source:
+    if len(schema) > ask.max_columns or any(types.is_nested(field.type) for field in schema):
+        raise Odd
+    first = next(batches, None)
+    if first is None:
+        raise Odd
+    sheet = Sheet(named(schema.names, pa.Table.from_batches([first]).columns), first.num_rows, RECORDS)
+    columns = dict(sheet.columns)
+    names = list(columns)
+    roles, case = _roles(sheet, ask, known)
+    case.known = with_zone_of(columns[roles.time], case.known)
+
+    def tables() -> Iterator[Any]:
+        yield _checked(first, names)
+        for batch in batches:
+            yield _checked(batch, names)
+
+    return Source(roles, case, tables())
+
+
+def _checked(batch: Any, names: list[str]) -> Any:
+    batch.validate(full=True)
+    return pa.Table.from_batches([batch]).rename_columns(names)

@@ -1,0 +1,207 @@
+"""A long, clean file as an Upload in bounded memory: its rows go to disk as they come, and are put in order from there.
+
+First pass: codes, times and values of each block are appended to three files. Then the blocks are sorted by key, one at
+a time, in place. At last all blocks' rows of so many series are fetched, put in order and placed on the calendar. What
+takes more judgement than that is left to `assemble`, which sees the whole file.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import AppError
+from app.services.ingest.arrow import pa
+from app.services.ingest.blocks import Names, Odd, Source, opened
+from app.services.ingest.grid import Ints, allowed_spans, ordered, wanted_frequency
+from app.services.ingest.sheet import Case
+from app.services.ingest.upload import Ask, Audit, Known, Upload
+from models import Calendar, Frequency
+
+ROWS = 1 << 18  # sorted, and placed on the calendar, at a time
+TOLD = 3 * ROWS  # rows from which a frequency is told; a longer file must agree with it in every row
+TYPES = {"codes": "<i4", "times": "<i8", "values": "<f8"}
+ENOUGH = 8  # steps of a series from which on it shows how long its own are; as where a frequency is told
+
+Bools = NDArray[np.bool_]
+
+
+def read_streamed(path: Path, folder: Path, ask: Ask, known: Known, kind: str) -> Upload | None:
+    """The Upload, whose steps and values are files in `folder`; None where `assemble` must see the whole file."""
+    try:
+        with opened(path, kind, ask, known) as source:
+            return _upload(source, folder, ask)
+    except (Odd, AppError, pa.ArrowException, ValueError, OSError, EOFError):
+        return None
+
+
+@dataclass
+class _Rows:
+    """The file's rows on disk: `ends` (blocks,) of the blocks, `offsets` (series + 1,) of the series once sorted."""
+
+    folder: Path
+    keys: list[str]
+    ends: list[int]
+    offsets: Ints
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        kind = np.dtype(TYPES[name])
+        return np.fromfile(self.folder / f"{name}.rows", kind, stop - start, offset=start * kind.itemsize)
+
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        yield from zip([0, *self.ends[:-1]], self.ends, strict=True)
+
+    def batches(self, most: int = ROWS) -> Iterator[tuple[int, int]]:
+        """Ranges of series with at most so many rows, or one series."""
+        start, count = 0, len(self.keys)
+        while start < count:
+            stop = int(np.searchsorted(self.offsets, int(self.offsets[start]) + most, side="right")) - 1
+            stop = max(stop, start + 1)
+            yield start, stop
+            start = stop
+
+    def fetch(self, start: int, stop: int) -> tuple[Ints, Ints, NDArray[np.float64]]:
+        """Codes from 0, times and values (rows,) of the series from `start` to `stop`, by series and time."""
+        # Mapped anew each time: what was looked at must not stay in memory.
+        codes = np.memmap(self.folder / "codes.rows", TYPES["codes"], "r")
+        found: list[tuple[NDArray[Any], ...]] = []
+        for begin, end in self.blocks():
+            low, high = begin + np.searchsorted(codes[begin:end], (start, stop))
+            if low < high:
+                found.append(tuple(self.read(name, int(low), int(high)) for name in TYPES))
+        owners, times, values = (np.concatenate(some) for some in zip(*found, strict=True))
+        owners = owners.astype(np.int64) - start
+        if len(found) > 1 and (np.diff(owners) < 0).any():
+            order = _by_code(owners, stop - start)
+            owners, times, values = owners[order], times[order], values[order]
+        order = ordered(owners, times)
+        return (owners, times, values) if order is None else (owners, times[order], values[order])
+
+
+def _by_code(codes: NDArray[Any], count: int) -> Ints:
+    """The order of rows by code, equal ones as they are; sixteen bits are sorted by radix."""
+    return np.argsort(codes.astype(np.uint16) if count < 1 << 16 else codes, kind="stable")
+
+
+def _upload(source: Source, folder: Path, ask: Ask) -> Upload:
+    case, roles = source.case, source.roles
+    wanted = wanted_frequency(ask, case.known)
+    if wanted == "step":
+        raise Odd
+    names = Names(ask.max_series)
+    ends = _spill(source, names, folder)
+    rows = _sorted(names, ends, folder, ask)
+    calendar = _calendar(rows, wanted, case)
+    phases = _place(rows, calendar, case, sampled=wanted is None and len(rows.keys) > 0)
+    columns: dict[str, object] = {"layout": "long", "id": roles.id, "time": roles.time, "target": roles.target}
+    columns |= {"future": [], "past": [], "static": []}
+    steps, values = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("steps", "values"))
+    return Upload(calendar, rows.keys, phases, rows.offsets, steps, values, {}, {}, columns, Audit())
+
+
+def _spill(source: Source, names: Names, folder: Path) -> list[int]:
+    """Append every block to the files; where blocks of about ROWS rows end."""
+    ends: list[int] = []
+    count = 0
+    with (folder / "codes.rows").open("wb") as codes, (folder / "times.rows").open("wb") as times:
+        with (folder / "values.rows").open("wb") as values:
+            for block in source.blocks(names):
+                block.codes.astype("<i4", copy=False).tofile(codes)
+                block.times.astype("<i8", copy=False).tofile(times)
+                block.values.astype("<f8", copy=False).tofile(values)
+                count += len(block.codes)
+                if count - (ends[-1] if ends else 0) >= ROWS:
+                    ends.append(count)
+    if not count:
+        raise Odd
+    return ends if ends and ends[-1] == count else [*ends, count]
+
+
+def _sorted(names: Names, ends: list[int], folder: Path, ask: Ask) -> _Rows:
+    """The rows of each block by key, in place: codes become ranks among the keys."""
+    texts = names.keys or [ask.dataset]
+    places = [place for place in range(len(texts)) if not names.keys or names.used[place]]
+    places.sort(key=texts.__getitem__)
+    if len(places) > ask.max_series:
+        raise Odd
+    rank = np.full(len(texts), -1, np.int32)
+    rank[places] = np.arange(len(places))
+    counts = np.zeros(len(places), np.int64)
+    rows = _Rows(folder, [texts[place] for place in places], ends, np.zeros(0, np.int64))
+    for begin, end in rows.blocks():
+        codes = rank[rows.read("codes", begin, end)]
+        counts += np.bincount(codes, minlength=len(places))
+        made: dict[str, NDArray[Any]] = {"codes": codes}
+        if (codes[1:] < codes[:-1]).any():
+            order = _by_code(codes, len(places))
+            made = {"codes": codes[order]} | {name: rows.read(name, begin, end)[order] for name in ("times", "values")}
+        for name, column in made.items():
+            with (folder / f"{name}.rows").open("r+b") as file:
+                file.seek(begin * column.itemsize)
+                file.write(column)
+    rows.offsets = np.concatenate(([0], np.cumsum(counts)))
+    return rows
+
+
+def _calendar(rows: _Rows, wanted: str | None, case: Case) -> Calendar:
+    """The calendar of the rows; told from the first, the middle and the last series where nobody says it and the rows
+    are many."""
+    zone = case.known.time_zone
+    if wanted is not None:
+        return Calendar.of(wanted, zone)
+    batches = list(rows.batches())
+    chosen = [(0, len(rows.keys))]
+    if rows.offsets[-1] > TOLD:
+        chosen = [batches[place] for place in sorted({0, len(batches) // 2, len(batches) - 1})]
+    found = [rows.fetch(start, stop) for start, stop in chosen]
+    codes = [codes + start for (codes, _, _), (start, _) in zip(found, chosen, strict=True)]
+    times = np.concatenate([times for _, times, _ in found])
+    return Calendar(Frequency.infer(times, np.concatenate(codes), zone), zone)
+
+
+def _place(rows: _Rows, calendar: Calendar, case: Case, sampled: bool) -> Ints:
+    """Write the steps and values of all rows, in order, as .npy files; the phases of the series, (series,)."""
+    phases = np.zeros(len(rows.keys), np.int64)
+    stored = case.known.phases
+    total = int(rows.offsets[-1])
+    with _begun(rows.folder / "steps.npy", "<i8", total) as at, _begun(rows.folder / "values.npy", "<f8", total) as what:
+        for start, stop in rows.batches():
+            codes, times, values = rows.fetch(start, stop)
+            steps, own = calendar.locate(times)
+            mine = calendar.settle(codes, own, steps)
+            if stored:
+                named = zip(rows.keys[start:stop], mine.tolist(), strict=True)
+                mine = np.array([stored.get(key, phase) for key, phase in named], np.int64)
+            offsets = rows.offsets[start : stop + 1] - rows.offsets[start]
+            if not calendar.on_grid(steps, own, mine[codes]).all() or _is_odd(steps, codes, offsets, sampled):
+                raise Odd
+            if (steps[offsets[1:] - 1] - steps[offsets[:-1]] + 1 > allowed_spans(offsets, case.ask)).any():
+                raise Odd
+            phases[start:stop] = mine
+            steps.tofile(at)
+            values.tofile(what)
+    return phases
+
+
+def _begun(path: Path, kind: str, length: int) -> Any:
+    """A .npy file of one array, open behind its header."""
+    file = path.open("wb")
+    facts = {"descr": kind, "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(file, facts)  # pyright: ignore[reportUnknownMemberType]
+    file.flush()
+    return file
+
+
+def _is_odd(steps: Ints, codes: Ints, offsets: Ints, sampled: bool) -> bool:
+    """Whether a series has a step twice; or, where the frequency was told from others, only steps longer than one."""
+    apart = np.diff(steps)
+    within = codes[1:] == codes[:-1]
+    if (apart[within] < 1).any():
+        return True
+    if not sampled or not len(apart):
+        return False
+    ones = np.bincount(codes[1:][within & (apart == 1)], minlength=len(offsets) - 1)
+    return bool(((ones == 0) & (np.diff(offsets) > ENOUGH)).any())
