@@ -4,7 +4,7 @@
 
 Starts `gatecast serve --no-worker` over an empty database and asks from another process, over HTTP. Rows:
 
-upload   10,000 series with string ids, as CSV sorted by series, CSV sorted by time, and Parquet: points a second against
+upload   10,000 series with string ids, as CSV sorted by series, CSV sorted by time, and Parquet: points a second beside
          pandas reading the same file alone, the best of three; and the peak memory (PSS) of all processes above idle
 read     all of it back as one Arrow stream: points a second, every key, time and value compared
 arrays   the dataset as training reads it (`datasets.read_series`), in a process of its own
@@ -52,7 +52,9 @@ class Report:
     def __init__(self) -> None:
         self.rows: dict[str, dict[str, Any]] = {}
 
-    def add(self, name: str, figure: str, ratio: float | None = None, bar: float | None = None, up: bool = True) -> None:
+    def add(
+        self, name: str, figure: str, ratio: float | None = None, bar: float | None = None, up: bool = True
+    ) -> None:
         """`ratio` must reach `bar` (`up`) or stay below it."""
         held = bar is None or ratio is None or (ratio >= bar if up else ratio <= bar)
         said = "" if ratio is None else f"{ratio:>9.3g}"
@@ -120,7 +122,11 @@ def growth(report: Report, server: rows.Server, folder: Path, shape: Shape) -> N
     """The same over a tenth of the series, over that with ten times the history, and over ten times the series."""
     few = Shape(max(10, shape.series // 10), max(10, shape.steps))
     found: dict[str, dict[str, float]] = {}
-    for name, one in (("base", few), ("series", Shape(10 * few.series, few.steps)), ("history", Shape(few.series, 10 * few.steps))):
+    for name, one in (
+        ("base", few),
+        ("series", Shape(10 * few.series, few.steps)),
+        ("history", Shape(few.series, 10 * few.steps)),
+    ):
         took: dict[str, list[float]] = {}
         for turn in range(3 if name == "base" else 2):
             dataset = f"growth-{name}-{turn}"

@@ -17,8 +17,8 @@ from app.http.pages import DEFAULT_SIZE, PageSize, PageToken, bad_token, decode_
 from app.http.problems import problems
 from app.http.sessions import ReadSession, WriteSession
 from app.services import datasets
-from app.services.changes import micros
 from app.services.datasets import Facts
+from app.services.sums import micros
 from models import Calendar
 
 router = APIRouter(prefix="/v1/datasets", tags=["Datasets"])

@@ -1,50 +1,22 @@
 """What an upload changes in its dataset, worked out without changing anything: `revisions` writes it down."""
 
-import datetime as dt
-import hashlib
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import orjson
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.tables import ColumnRow, DatasetRow, RevisionRow, SeriesRow, StaticRow
-from app.errors import MAX_LISTED, Complaint, Conflict, TooLarge
+from app.errors import Complaint, Conflict, TooLarge
 from app.services import segments
+from app.services.codecs import Floats, Ints
 from app.services.ingest.upload import Covariate, Upload
-from app.services.segments import TARGET, Floats, Ints, Piece
-from app.services.sheets import Bools, Laid, Limits, Mode, Sheet, lay, sheet_of
+from app.services.segments import TARGET, Piece
+from app.services.sheets import Laid, Limits, Mode, Sheet, lay, sheet_of
+from app.services.sums import Column, Sums, Total, total_of
 
 STATIC = "static"
-EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-MICRO = dt.timedelta(microseconds=1)
-
-
-@dataclass(frozen=True)
-class Column:
-    """A covariate column as it is after the upload: `categories` are the texts of codes 1, 2, …, the new ones last."""
-
-    name: str
-    role: str
-    kind: str
-    categories: tuple[str, ...]
-    is_new: bool
-    added: tuple[str, ...]  # categories that the dataset did not have
-
-
-@dataclass(frozen=True)
-class Total:
-    """A whole dataset at one revision: series in it, target values, and the time (µs, or the integer of `step`) of the
-    first and last value. `is_exact` is False where these two must be counted anew: an outermost value went away."""
-
-    series: int = 0
-    points: int = 0
-    start: int | None = None
-    end: int | None = None
-    is_exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,31 +47,39 @@ def stored_series(session: Session, dataset_id: int) -> int:
 
 
 def change_of(session: Session, dataset: DatasetRow, upload: Upload, mode: Mode, limits: Limits) -> Change:
-    """What the upload changes against the dataset's head.
+    """What the upload changes against the dataset's head, worked out for a part of the series after the other.
 
     Raises Conflict when `append` would change a stored value or a column is not what it was, TooLarge past the limits.
     """
     stored = stored_series(session, dataset.id)
     head = head_of(session, dataset)
     columns = _columns(session, dataset.id, upload)
-    sheet = sheet_of(session, dataset, upload, mode, limits)
     before = live(head)
     after = sorted(columns) if mode == "replace" else sorted({*before, *columns})
-    laid = _lay_all(session, sheet, columns, before)
-    statics = _changed_statics(session, sheet, columns, before)
-    if mode == "append":
-        _refuse_changes(sheet, laid, columns)
-    gone = _gone(session, sheet, dataset.id) if mode == "replace" else {}
-    pieces = [piece for one in laid for piece in one.pieces]
-    total = _total(sheet, laid[0], head)
+    sums = Sums(mode)
+    ids: list[Ints] = []
+    pieces: list[Piece] = []
+    statics: list[tuple[int, str, float | None]] = []
+    for first, part in upload.parts():
+        sheet = sheet_of(session, dataset, part, mode, limits)
+        laid = _lay_all(session, sheet, columns, before)
+        ids.append(sheet.ids)
+        changed = _changed_statics(session, sheet, columns, before)
+        statics += [(first + series, column, value) for series, column, value in changed]
+        if mode == "append":
+            sums.refuse(sheet, laid, columns)
+        sums.add(sheet, laid)
+        pieces += [piece._replace(owner=first + piece.owner) for one in laid for piece in one.pieces]
+    sums.settle()
+    gone = _gone(session, upload, dataset) if mode == "replace" else {}
+    total = sums.total(total_of(head))
     if total.series > limits.series:
         raise TooLarge(f"The dataset would hold {total.series:,} series, more than the {limits.series:,} allowed here.")
-    inserted, updated = _counts(sheet, laid)
     facts = {
         "calendar": [upload.calendar.frequency.name, upload.calendar.time_zone],
         "columns": [[c.name, c.role, c.kind, c.added] for c in columns.values() if c.is_new or c.added],
         "live": after,
-        "arrived": [[upload.keys[i], int(upload.phases[i])] for i in np.flatnonzero(~sheet.here).tolist()],
+        "arrived": sums.arrived,
         "gone": sorted(key for key, _ in gone.values()),
         "statics": [[upload.keys[series], column, value] for series, column, value in statics],
     }
@@ -107,18 +87,18 @@ def change_of(session: Session, dataset: DatasetRow, upload: Upload, mode: Mode,
         dataset_id=dataset.id,
         head=dataset.head,
         stored=stored,
-        ids=sheet.ids,
+        ids=np.concatenate(ids),
         pieces=pieces,
         gone=[(series_id, column) for series_id, (_, filled) in gone.items() for column in filled],
         columns=columns,
         live=after,
         statics=statics,
-        gone_statics=_gone_statics(session, sheet, gone),
-        inserted=inserted,
-        updated=updated,
-        unchanged=len(upload.steps) - inserted - updated,
+        gone_statics=_gone_statics(session, dataset.head, gone),
+        inserted=sums.inserted,
+        updated=sums.updated,
+        unchanged=len(upload.steps) - sums.inserted - sums.updated,
         total=total,
-        digest=_digest(head, facts, sheet, laid),
+        digest=sums.digest(head.digest if head else "", facts),
         is_empty=not (pieces or gone or statics or before != after),
     )
 
@@ -231,147 +211,18 @@ def _changed_statics(
 # ---------------------------------------------------------------- what a replace leaves out
 
 
-def _gone(session: Session, sheet: Sheet, dataset_id: int) -> dict[int, tuple[str, list[str]]]:
+def _gone(session: Session, upload: Upload, dataset: DatasetRow) -> dict[int, tuple[str, list[str]]]:
     """The series of the head that a `replace` does not send: id to (key, columns that hold something)."""
-    rows = session.execute(select(SeriesRow.id, SeriesRow.key).where(SeriesRow.dataset_id == dataset_id))
-    sent = set(sheet.upload.keys)
+    rows = session.execute(select(SeriesRow.id, SeriesRow.key).where(SeriesRow.dataset_id == dataset.id))
+    sent = set(upload.keys)
     left = {series_id: key for series_id, key in rows if key not in sent}
     gone: dict[int, tuple[str, list[str]]] = {}
-    for (series_id, column), extent in segments.extents(session, list(left), sheet.head).items():
+    for (series_id, column), extent in segments.extents(session, list(left), dataset.head).items():
         if extent.stop > extent.start:
             gone.setdefault(series_id, (left[series_id], []))[1].append(column)
     return gone
 
 
-def _gone_statics(session: Session, sheet: Sheet, gone: Mapping[int, object]) -> list[tuple[int, str]]:
-    found = statics_at(session, list(gone), sheet.head) if gone else {}
+def _gone_statics(session: Session, head: int, gone: Mapping[int, object]) -> list[tuple[int, str]]:
+    found = statics_at(session, list(gone), head) if gone else {}
     return [(series_id, column) for series_id, columns in found.items() for column in columns]
-
-
-# ---------------------------------------------------------------- refuse, count, sum up
-
-
-def _refuse_changes(sheet: Sheet, laid: Sequence[Laid], columns: Mapping[str, Column]) -> None:
-    """`append` adds and never changes: a Conflict that lists the rows whose stored value is another one."""
-    found: list[Complaint] = []
-    count = 0
-    for one in laid:
-        rows = np.flatnonzero(one.changed & ~np.isnan(one.stored))
-        count += len(rows)
-        for row in rows[: MAX_LISTED - len(found)].tolist():
-            found.append(_complaint(sheet, one, columns, row))
-    if count:
-        raise Conflict(
-            f"append: {count:,} stored value(s) would change, the first {found[0].message}.",
-            code="value-changed",
-            errors=found,
-            error_count=count,
-        )
-
-
-def _complaint(sheet: Sheet, laid: Laid, columns: Mapping[str, Column], row: int) -> Complaint:
-    upload, series = sheet.upload, int(sheet.owners[row])
-    when = upload.calendar.stamps(upload.calendar.times(upload.steps[row : row + 1], int(upload.phases[series])))[0]
-    stored, sent = (_said(values[row], columns.get(laid.column)) for values in (laid.stored, laid.sent))
-    return Complaint(
-        "value-changed",
-        f"of series {upload.keys[series]!r} at {when}: {stored} is stored, {sent} was sent",
-        column=laid.column or upload.columns.get("target"),
-        value_preview=sent,
-        hint="Send it with mode=upsert to overwrite, or leave the row out.",
-    )
-
-
-def _said(value: float, column: Column | None) -> str:
-    if np.isnan(value):
-        return "null"
-    if column is not None and column.kind == "category":
-        return repr(column.categories[int(value) - 1])
-    return repr(float(value)).removesuffix(".0")
-
-
-def _counts(sheet: Sheet, laid: Sequence[Laid]) -> tuple[int, int]:
-    """Rows inserted and updated. A row is inserted when its target was missing, or all of it, and is no longer."""
-    changed = np.logical_or.reduce([one.changed for one in laid])
-    empty = np.logical_and.reduce([np.isnan(one.stored) for one in laid])
-    inserted = changed & (empty | (np.isnan(laid[0].stored) & ~np.isnan(laid[0].sent)))
-    return int(np.count_nonzero(inserted)), int(np.count_nonzero(changed & ~inserted))
-
-
-def _total(sheet: Sheet, target: Laid, head: RevisionRow | None) -> Total:
-    """The dataset after the upload: counted anew for a `replace`, else from the head's total and what came and went."""
-    was, now = ~np.isnan(target.stored), ~np.isnan(target.sent)
-    if sheet.mode == "replace":
-        return Total(len(sheet.ids), int(np.count_nonzero(now)), *outermost(sheet, now))
-    before = total_of(head)
-    came, went = now & ~was, was & ~now
-    points = before.points + int(np.count_nonzero(came)) - int(np.count_nonzero(went))
-    first, last = outermost(sheet, came)
-    lost_first, lost_last = outermost(sheet, went)
-    is_exact = before.points == 0 or before.start is not None
-    if lost_first is not None and lost_last is not None and is_exact:
-        is_exact = lost_first > (before.start or 0) and lost_last < (before.end or 0)
-    starts = [time for time in (before.start, first) if time is not None]
-    ends = [time for time in (before.end, last) if time is not None]
-    return Total(
-        before.series + int(np.count_nonzero(~sheet.here)),
-        points,
-        min(starts, default=None),
-        max(ends, default=None),
-        is_exact,
-    )
-
-
-def total_of(head: RevisionRow | None) -> Total:
-    """The total that a revision row holds."""
-    if head is None:
-        return Total()
-    return Total(head.series, head.points, micros(head.start), micros(head.end))
-
-
-def outermost(sheet: Sheet, rows: Bools) -> tuple[int | None, int | None]:
-    """The first and last time (µs, or integers) among the rows marked in `rows`; None, None without any."""
-    marked = np.flatnonzero(rows)
-    if not len(marked):
-        return None, None
-    upload, owners = sheet.upload, sheet.owners[marked]
-    turns = np.flatnonzero(np.diff(owners))
-    firsts, lasts = marked[np.concatenate(([0], turns + 1))], marked[np.append(turns, len(marked) - 1)]
-    first = upload.calendar.times(upload.steps[firsts], upload.phases[sheet.owners[firsts]])
-    last = upload.calendar.times(upload.steps[lasts], upload.phases[sheet.owners[lasts]])
-    return int(first.min()), int(last.max())
-
-
-def micros(moment: dt.datetime | None) -> int | None:
-    """A stored instant in µs since 1970 (for `step`: the integer kept as one)."""
-    return None if moment is None else (moment - EPOCH) // MICRO
-
-
-def moment(time: int | None) -> dt.datetime | None:
-    """The inverse of `micros`."""
-    return None if time is None else EPOCH + time * MICRO
-
-
-# ---------------------------------------------------------------- digest
-
-
-def _digest(head: RevisionRow | None, facts: Mapping[str, object], sheet: Sheet, laid: Sequence[Laid]) -> str:
-    """SHA-256 over the parent's digest, the facts beside values, and the changed cells by column, series and step."""
-    digest = hashlib.sha256((head.digest if head else "").encode() + b"\n" + orjson.dumps(facts))
-    keys, steps = sheet.upload.keys, sheet.upload.steps
-    for one in laid:
-        column = one.column.encode()
-        values = np.where(np.isnan(one.sent), np.nan, one.sent + 0.0)  # one NaN, one zero
-        rows = np.flatnonzero(one.changed)
-        parts = np.split(rows, np.flatnonzero(np.diff(sheet.owners[rows])) + 1) if len(rows) else []
-        cells = {int(sheet.owners[part[0]]): (steps[part], values[part]) for part in parts}
-        for owner, left in one.dropped.items():
-            some = cells.get(owner, (steps[:0], values[:0]))
-            all_steps = np.concatenate((some[0], left))
-            order = np.argsort(all_steps)
-            cells[owner] = all_steps[order], np.append(some[1], np.full(len(left), np.nan))[order]
-        for owner in sorted(cells):
-            key, (at, what) = keys[owner].encode(), cells[owner]
-            digest.update(struct.pack("<III", len(column), len(key), len(at)) + column + key)
-            digest.update(at.astype("<i8").tobytes() + what.astype("<f8").tobytes())
-    return f"sha256:{digest.hexdigest()}"

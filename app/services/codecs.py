@@ -1,8 +1,8 @@
 """How a segment's values become bytes and back, bit for bit: the smallest of four ways.
 
-Most series hold decimals of a few digits. Those are whole numbers once multiplied by a power of ten, which a byte or two
-hold each, and zstd packs these smaller and faster than the floats themselves. What is not such a number is packed as it
-is, its bytes grouped by their place in the float or not.
+Most series hold decimals of a few digits. Those are whole numbers once multiplied by a power of ten; a byte or two hold
+each, and zstd packs these smaller and faster than the floats themselves. What is not such a number is packed as it is,
+its bytes grouped by their place in the float or not.
 """
 
 import threading
@@ -137,7 +137,13 @@ def _whole(parts: Sequence[Floats], exponent: int) -> _Whole:
     numbers = rounded.astype(np.int64)
     holed = np.logical_or.reduceat(missing, starts)
     return _Whole(
-        numbers, missing, starts, good, holed, np.minimum.reduceat(numbers, starts), np.maximum.reduceat(numbers, starts)
+        numbers,
+        missing,
+        starts,
+        good,
+        holed,
+        np.minimum.reduceat(numbers, starts),
+        np.maximum.reduceat(numbers, starts),
     )
 
 
@@ -191,7 +197,9 @@ def _width(reach: int) -> int:
 
 def _header(kind: int, width: int, *numbers: int) -> bytes:
     size = max((number.bit_length() + 8) // 8 for number in numbers)
-    return bytes([kind, width << 4 | size]) + b"".join(number.to_bytes(size, "little", signed=True) for number in numbers)
+    return bytes([kind, width << 4 | size]) + b"".join(
+        number.to_bytes(size, "little", signed=True) for number in numbers
+    )
 
 
 def _undecimal(payload: bytes, length: int) -> Floats:

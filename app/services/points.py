@@ -16,9 +16,10 @@ from sqlalchemy.orm import Session
 from app.db.tables import ColumnRow, DatasetRow
 from app.errors import Complaint, Invalid
 from app.services.changes import STATIC, statics_at
+from app.services.codecs import Floats, Ints
 from app.services.ingest.stamps import parse_time
 from app.services.revisions import revision_of
-from app.services.segments import TARGET, Floats, Ints, Painted
+from app.services.segments import TARGET, Painted
 from app.services.series import columns_at, painted_columns, series_rows, spread, unknown
 from models import Calendar
 

@@ -11,10 +11,11 @@ from sqlalchemy.orm import Session
 from app.db.tables import ColumnRow, DatasetRow, RevisionRow, SeriesRow, StaticRow, utc_now
 from app.errors import Complaint, Conflict, Invalid, NotFound
 from app.services import segments
-from app.services.changes import Change, Total, change_of, moment, stored_series
+from app.services.changes import Change, change_of, stored_series
 from app.services.ingest.upload import Upload
 from app.services.segments import TARGET
 from app.services.sheets import Limits, Mode
+from app.services.sums import Total, moment
 from models import Calendar
 
 LIMITS = Limits()

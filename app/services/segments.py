@@ -26,6 +26,7 @@ GAP = 256  # steps without a row inside one segment; more and a new one begins, 
 TARGET = ""  # the target's column name
 BATCH = 1000  # series asked for in one query
 
+
 class Segment(NamedTuple):
     """One stored segment, as `fetch` gives it."""
 
@@ -246,7 +247,7 @@ def keep(session: Session, revision: int, pieces: Iterable[Piece], series_ids: S
                 copy.write_row(row)
         return
     for some in batched(rows, 5000):
-        connection.exec_driver_sql(f"INSERT INTO segments ({names}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", some)
+        connection.exec_driver_sql(f"INSERT INTO segments ({names}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", some)  # noqa: S608
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -12,9 +12,11 @@ from sqlalchemy.orm import Session
 from app.db.tables import ColumnRow, DatasetRow, RevisionRow, SegmentRow, SeriesRow
 from app.errors import MAX_LISTED, Complaint, NotFound
 from app.services import segments
-from app.services.changes import STATIC, live, moment, statics_at
+from app.services.changes import STATIC, live, statics_at
+from app.services.codecs import Floats
 from app.services.revisions import counted, locked, revision_of
-from app.services.segments import TARGET, Floats, Painted
+from app.services.segments import TARGET, Painted
+from app.services.sums import moment
 from models import Calendar, Column, Series
 
 ASKED = 1000  # keys in one query

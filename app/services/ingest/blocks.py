@@ -4,9 +4,9 @@ Clean files alone. Whatever is odd raises Odd, and the reader of whole files jud
 place only.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from app.services.ingest.arrow import Column, csv, is_text, pa, parquet, pc, plain, types
+from app.services.ingest.arrow import Column, csv, is_text, pa, parquet, pc, types
 from app.services.ingest.columns import SAMPLE, Roles, choose_roles, tidy
 from app.services.ingest.delimited import shape_of
 from app.services.ingest.figures import SPELLINGS, read_numbers
 from app.services.ingest.grid import to_utc, wanted_frequency, with_zone_of
 from app.services.ingest.keys import key_problem
-from app.services.ingest.sheet import RECORDS, Case, Findings, Sheet, named
+from app.services.ingest.sheet import RECORDS, Case, Sheet, named
 from app.services.ingest.stamps import read_times
 from app.services.ingest.text import Scan
 from app.services.ingest.upload import ARROW, CSV, PARQUET, Ask, Known
@@ -99,7 +99,7 @@ class Source:
             findings = self.case.findings
             times = read_times(column, self.roles.time, findings, None)
             values = read_numbers(table[self.roles.target], self.roles.target, findings)
-            utc = times.values if findings.count else to_utc(times, codes, self.roles.time, self.case)
+            utc = times.values if findings.count else to_utc(times, codes.astype(np.int64), self.roles.time, self.case)
             # An hour shown twice is told by rows that another block may hold.
             if findings.count or self.case.warnings.count:
                 raise Odd
@@ -107,8 +107,9 @@ class Source:
 
 
 @contextmanager
-def opened(path: Path, kind: str, ask: Ask, known: Known) -> Iterator[Source]:
-    """The file at `path` of media type `kind`. Raises Odd, or whatever a broken file makes its reader raise."""
+def opened(path: Path, ask: Ask, known: Known) -> Generator[Source]:
+    """The file at `path`. Raises Odd, or whatever a broken file makes its reader raise."""
+    kind = ask.media_type.partition(";")[0].strip().lower()
     if kind == CSV:
         yield _csv(path, ask, known)
     elif kind == PARQUET:
@@ -145,7 +146,9 @@ def _csv(path: Path, ask: Ask, known: Known) -> Source:
     lines = {"column_names": columns, "skip_rows_after_names": shape.header_lines}
     split = csv.ParseOptions(delimiter=shape.delimiter)
     texts = csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()))
-    first = csv.read_csv(BytesIO(head), read_options=csv.ReadOptions(**lines), parse_options=split, convert_options=texts)
+    first = csv.read_csv(
+        BytesIO(head), read_options=csv.ReadOptions(**lines), parse_options=split, convert_options=texts
+    )
     if first.num_rows < SAMPLE and not whole:
         raise Odd
     sheet = Sheet(named(shape.names, first.columns, shape.header_lines), first.num_rows, RECORDS, shape.delimiter)

@@ -13,9 +13,7 @@ from app.services.ingest.sheet import Finding, Findings
 # How a missing number is written, whatever the case; a field that is empty or blank is missing too.
 MISSING = ("", "na", "n/a", "#n/a", "<na>", "nan", "null", "none")
 BLOCK = 1 << 16
-SPELLINGS = pa.array(
-    [form for word in MISSING for form in dict.fromkeys((word, word.upper(), word.title()))] + ["NaN"]
-)
+SPELLINGS = pa.array([form for word in MISSING for form in dict.fromkeys((word, word.upper(), word.title()))] + ["NaN"])
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE | re.ASCII)
 _COMMA = re.compile(r"[+-]?[\d.]+,\d+")
 _COMMA_HINT = "write a decimal point, or separate the fields of a file with decimal commas by semicolons"

@@ -72,7 +72,7 @@ def to_utc(times: Times, codes: Ints, column: str, case: Case) -> Ints:
         calendar = Calendar.of("h", zone)
     except ValueError as error:
         refuse("bad_time_zone", str(error))
-    if times.is_step or not times.local.any():
+    if times.is_step or zone == "UTC" or not times.local.any():
         return times.values
     places = np.flatnonzero(times.local)
     local = times.values[places]

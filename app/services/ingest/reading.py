@@ -35,9 +35,7 @@ def check(ask: Ask) -> None:
         refuse("bad_layout", f"expected layout long or wide, got {ask.layout!r}")
 
 
-def parse_here(
-    path: Path, folder: Path, ask: Ask, known: Known, *, streamed_bytes: int = STREAMED_BYTES
-) -> Upload:
+def parse_here(path: Path, folder: Path, ask: Ask, known: Known, *, streamed_bytes: int = STREAMED_BYTES) -> Upload:
     """The Upload in `path`; `folder` takes files made on the way. Long files over `streamed_bytes` are read block by
     block where they are clean."""
     check(ask)
@@ -46,7 +44,7 @@ def parse_here(
         path = inflate(path, coding, folder / "inflated", ask.max_inflated_bytes)
     kind = media_type(ask.media_type)
     if kind in STREAMED and ask.layout == "long" and path.stat().st_size > streamed_bytes:
-        upload = read_streamed(path, folder, ask, known, kind)
+        upload = read_streamed(path, folder, ask, known)
         if upload is not None:
             return upload
     return assemble(_read(path, folder, ask), ask, known)

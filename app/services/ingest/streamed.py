@@ -6,6 +6,7 @@ takes more judgement than that is left to `assemble`, which sees the whole file.
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,19 @@ from app.services.ingest.upload import Ask, Audit, Known, Upload
 from models import Calendar, Frequency
 
 ROWS = 1 << 18  # sorted, and placed on the calendar, at a time
-TOLD = 3 * ROWS  # rows from which a frequency is told; a longer file must agree with it in every row
+TOLD = 3  # times as many are the rows from which a frequency is told; a longer file must agree with it in every row
 TYPES = {"codes": "<i4", "times": "<i8", "values": "<f8"}
 ENOUGH = 8  # steps of a series from which on it shows how long its own are; as where a frequency is told
 
 Bools = NDArray[np.bool_]
 
 
-def read_streamed(path: Path, folder: Path, ask: Ask, known: Known, kind: str) -> Upload | None:
-    """The Upload, whose steps and values are files in `folder`; None where `assemble` must see the whole file."""
+def read_streamed(path: Path, folder: Path, ask: Ask, known: Known, *, rows: int = ROWS) -> Upload | None:
+    """The Upload, whose steps and values are files in `folder`; None where `assemble` must see the whole file. At most
+    `rows` rows, or one series, are sorted at a time."""
     try:
-        with opened(path, kind, ask, known) as source:
-            return _upload(source, folder, ask)
+        with opened(path, ask, known) as source:
+            return _upload(source, folder, ask, rows)
     except (Odd, AppError, pa.ArrowException, ValueError, OSError, EOFError):
         return None
 
@@ -46,6 +48,7 @@ class _Rows:
     keys: list[str]
     ends: list[int]
     offsets: Ints
+    most: int
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         kind = np.dtype(TYPES[name])
@@ -54,11 +57,11 @@ class _Rows:
     def blocks(self) -> Iterator[tuple[int, int]]:
         yield from zip([0, *self.ends[:-1]], self.ends, strict=True)
 
-    def batches(self, most: int = ROWS) -> Iterator[tuple[int, int]]:
+    def batches(self) -> Iterator[tuple[int, int]]:
         """Ranges of series with at most so many rows, or one series."""
         start, count = 0, len(self.keys)
         while start < count:
-            stop = int(np.searchsorted(self.offsets, int(self.offsets[start]) + most, side="right")) - 1
+            stop = int(np.searchsorted(self.offsets, int(self.offsets[start]) + self.most, side="right")) - 1
             stop = max(stop, start + 1)
             yield start, stop
             start = stop
@@ -86,42 +89,41 @@ def _by_code(codes: NDArray[Any], count: int) -> Ints:
     return np.argsort(codes.astype(np.uint16) if count < 1 << 16 else codes, kind="stable")
 
 
-def _upload(source: Source, folder: Path, ask: Ask) -> Upload:
+def _upload(source: Source, folder: Path, ask: Ask, most: int) -> Upload:
     case, roles = source.case, source.roles
     wanted = wanted_frequency(ask, case.known)
     if wanted == "step":
         raise Odd
     names = Names(ask.max_series)
-    ends = _spill(source, names, folder)
-    rows = _sorted(names, ends, folder, ask)
+    rows = _Rows(folder, [], _spill(source, names, folder, most), np.zeros(0, np.int64), most)
+    _sort(rows, names, ask)
     calendar = _calendar(rows, wanted, case)
-    phases = _place(rows, calendar, case, sampled=wanted is None and len(rows.keys) > 0)
+    phases = _place(rows, calendar, case, sampled=wanted is None)
     columns: dict[str, object] = {"layout": "long", "id": roles.id, "time": roles.time, "target": roles.target}
     columns |= {"future": [], "past": [], "static": []}
     steps, values = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("steps", "values"))
     return Upload(calendar, rows.keys, phases, rows.offsets, steps, values, {}, {}, columns, Audit())
 
 
-def _spill(source: Source, names: Names, folder: Path) -> list[int]:
-    """Append every block to the files; where blocks of about ROWS rows end."""
+def _spill(source: Source, names: Names, folder: Path, most: int) -> list[int]:
+    """Append every block to the files; where blocks of `most` rows and a little more end."""
     ends: list[int] = []
     count = 0
-    with (folder / "codes.rows").open("wb") as codes, (folder / "times.rows").open("wb") as times:
-        with (folder / "values.rows").open("wb") as values:
-            for block in source.blocks(names):
-                block.codes.astype("<i4", copy=False).tofile(codes)
-                block.times.astype("<i8", copy=False).tofile(times)
-                block.values.astype("<f8", copy=False).tofile(values)
-                count += len(block.codes)
-                if count - (ends[-1] if ends else 0) >= ROWS:
-                    ends.append(count)
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((folder / f"{name}.rows").open("wb")) for name in TYPES}
+        for block in source.blocks(names):
+            for name, column in block._asdict().items():
+                column.astype(TYPES[name], copy=False).tofile(files[name])
+            count += len(block.codes)
+            if count - (ends[-1] if ends else 0) >= most:
+                ends.append(count)
     if not count:
         raise Odd
     return ends if ends and ends[-1] == count else [*ends, count]
 
 
-def _sorted(names: Names, ends: list[int], folder: Path, ask: Ask) -> _Rows:
-    """The rows of each block by key, in place: codes become ranks among the keys."""
+def _sort(rows: _Rows, names: Names, ask: Ask) -> None:
+    """Put the rows of each block in the order of keys, in place: codes become ranks among the keys."""
     texts = names.keys or [ask.dataset]
     places = [place for place in range(len(texts)) if not names.keys or names.used[place]]
     places.sort(key=texts.__getitem__)
@@ -130,7 +132,7 @@ def _sorted(names: Names, ends: list[int], folder: Path, ask: Ask) -> _Rows:
     rank = np.full(len(texts), -1, np.int32)
     rank[places] = np.arange(len(places))
     counts = np.zeros(len(places), np.int64)
-    rows = _Rows(folder, [texts[place] for place in places], ends, np.zeros(0, np.int64))
+    rows.keys = [texts[place] for place in places]
     for begin, end in rows.blocks():
         codes = rank[rows.read("codes", begin, end)]
         counts += np.bincount(codes, minlength=len(places))
@@ -139,11 +141,10 @@ def _sorted(names: Names, ends: list[int], folder: Path, ask: Ask) -> _Rows:
             order = _by_code(codes, len(places))
             made = {"codes": codes[order]} | {name: rows.read(name, begin, end)[order] for name in ("times", "values")}
         for name, column in made.items():
-            with (folder / f"{name}.rows").open("r+b") as file:
+            with (rows.folder / f"{name}.rows").open("r+b") as file:
                 file.seek(begin * column.itemsize)
-                file.write(column)
+                column.tofile(file)
     rows.offsets = np.concatenate(([0], np.cumsum(counts)))
-    return rows
 
 
 def _calendar(rows: _Rows, wanted: str | None, case: Case) -> Calendar:
@@ -154,7 +155,7 @@ def _calendar(rows: _Rows, wanted: str | None, case: Case) -> Calendar:
         return Calendar.of(wanted, zone)
     batches = list(rows.batches())
     chosen = [(0, len(rows.keys))]
-    if rows.offsets[-1] > TOLD:
+    if rows.offsets[-1] > TOLD * rows.most:
         chosen = [batches[place] for place in sorted({0, len(batches) // 2, len(batches) - 1})]
     found = [rows.fetch(start, stop) for start, stop in chosen]
     codes = [codes + start for (codes, _, _), (start, _) in zip(found, chosen, strict=True)]
@@ -167,7 +168,10 @@ def _place(rows: _Rows, calendar: Calendar, case: Case, sampled: bool) -> Ints:
     phases = np.zeros(len(rows.keys), np.int64)
     stored = case.known.phases
     total = int(rows.offsets[-1])
-    with _begun(rows.folder / "steps.npy", "<i8", total) as at, _begun(rows.folder / "values.npy", "<f8", total) as what:
+    with (
+        _begun(rows.folder / "steps.npy", "<i8", total) as at,
+        _begun(rows.folder / "values.npy", "<f8", total) as what,
+    ):
         for start, stop in rows.batches():
             codes, times, values = rows.fetch(start, stop)
             steps, own = calendar.locate(times)

@@ -1,7 +1,8 @@
 """What goes into `parse` and what comes out: Known, Ask, Upload, Covariate, Audit."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ JSONL = "application/jsonl"
 JSON = "application/json"
 MEDIA_TYPES = (CSV, PARQUET, ARROW, NDJSON, JSONL, JSON)
 ENCODINGS = ("gzip", "zstd")
+ROWS = 1 << 19  # of a part
 
 
 @dataclass(frozen=True)
@@ -107,3 +109,43 @@ class Upload:
     statics: dict[str, Covariate]
     columns: dict[str, Any]
     audit: Audit
+
+    def parts(self, most: int = ROWS) -> Iterator[tuple[int, "Upload"]]:
+        """The upload in parts of whole series with at most so many rows, or one series: the number of the first series
+        of each, and the part. Arrays that lie in files take memory only while their part is looked at."""
+        start, count = 0, len(self.keys)
+        while start < count:
+            stop = int(np.searchsorted(self.offsets, int(self.offsets[start]) + most, side="right")) - 1
+            stop = max(stop, start + 1)
+            yield start, self if (start, stop) == (0, count) else self._part(start, stop)
+            start = stop
+
+    def _part(self, start: int, stop: int) -> "Upload":
+        rows = slice(int(self.offsets[start]), int(self.offsets[stop]))
+        return replace(
+            self,
+            keys=self.keys[start:stop],
+            phases=self.phases[start:stop],
+            offsets=self.offsets[start : stop + 1] - self.offsets[start],
+            steps=_taken(self.steps, rows),
+            values=_taken(self.values, rows),
+            covariates={
+                name: replace(each, values=_taken(each.values, rows), present=_taken(each.present, rows))
+                for name, each in self.covariates.items()
+            },
+            statics={
+                name: replace(each, values=each.values[start:stop], present=each.present[start:stop])
+                for name, each in self.statics.items()
+            },
+        )
+
+
+def _taken(column: NDArray[Any], rows: slice) -> NDArray[Any]:
+    """The rows; of a file that is mapped a copy, and what was read of the map is given back."""
+    if not isinstance(column, np.memmap):
+        return column[rows]
+    part = np.array(column[rows])
+    held: mmap.mmap | None = getattr(column, "_mmap", None)
+    if held is not None and hasattr(held, "madvise"):
+        held.madvise(mmap.MADV_DONTNEED)
+    return part

@@ -1,0 +1,210 @@
+"""What an upload sums up to: rows inserted and updated, what `append` refuses, the dataset's new total, the digest.
+
+Gathered a part of the series at a time, and the same whatever the parts are.
+"""
+
+import datetime as dt
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+
+from app.db.tables import RevisionRow
+from app.errors import MAX_LISTED, Complaint, Conflict
+from app.services.sheets import Bools, Laid, Mode, Sheet
+
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+MICRO = dt.timedelta(microseconds=1)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A covariate column as it is after the upload: `categories` are the texts of codes 1, 2, …, the new ones last."""
+
+    name: str
+    role: str
+    kind: str
+    categories: tuple[str, ...]
+    is_new: bool
+    added: tuple[str, ...]  # categories that the dataset did not have
+
+
+@dataclass(frozen=True)
+class Total:
+    """A whole dataset at one revision: series in it, target values, and the time (µs, or the integer of `step`) of the
+    first and last value. `is_exact` is False where these two must be counted anew: an outermost value went away."""
+
+    series: int = 0
+    points: int = 0
+    start: int | None = None
+    end: int | None = None
+    is_exact: bool = True
+
+
+@dataclass
+class Sums:
+    """The sums so far: counts of rows, keys and phases of new series, refused rows, and what makes total and digest."""
+
+    mode: Mode
+    inserted: int = 0
+    updated: int = 0
+    series: int = 0  # those the parts bring, or all of theirs in a `replace`
+    points: int = 0
+    arrived: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+    refused: int = 0
+    complaints: list[Complaint] = field(default_factory=list[Complaint])
+    # Outermost times of the values that came, and of those that went.
+    came: list[int] = field(default_factory=list[int])
+    went: list[int] = field(default_factory=list[int])
+    cells: dict[str, Any] = field(default_factory=dict[str, Any])  # column to the hash of its changed cells
+
+    def refuse(self, sheet: Sheet, laid: Sequence[Laid], columns: Mapping[str, Column]) -> None:
+        """`append` adds and never changes: note the rows whose stored value is another one."""
+        for one in laid:
+            rows = np.flatnonzero(one.changed & ~np.isnan(one.stored))
+            self.refused += len(rows)
+            for row in rows[: MAX_LISTED - len(self.complaints)].tolist():
+                self.complaints.append(_complaint(sheet, one, columns, row))
+
+    def settle(self) -> None:
+        """Raise Conflict with the rows that were refused, if there are any."""
+        if self.refused:
+            raise Conflict(
+                f"append: {self.refused:,} stored value(s) would change, the first {self.complaints[0].message}.",
+                code="value-changed",
+                errors=self.complaints,
+                error_count=self.refused,
+            )
+
+    def add(self, sheet: Sheet, laid: Sequence[Laid]) -> None:
+        """Take the next series with all their columns, the target first."""
+        inserted, updated = _counts(laid)
+        self.inserted += inserted
+        self.updated += updated
+        new = np.flatnonzero(~sheet.here).tolist()
+        self.arrived += [(sheet.upload.keys[place], int(sheet.upload.phases[place])) for place in new]
+        was, now = ~np.isnan(laid[0].stored), ~np.isnan(laid[0].sent)
+        if self.mode == "replace":
+            came, went = now, np.zeros(len(now), bool)
+            self.series += len(sheet.ids)
+        else:
+            came, went = now & ~was, was & ~now
+            self.series += len(new)
+        self.points += int(np.count_nonzero(came)) - int(np.count_nonzero(went))
+        self.came += outermost(sheet, came)
+        self.went += outermost(sheet, went)
+        for one in laid:
+            if one.dropped or one.changed.any():
+                _hash(self.cells.setdefault(one.column, hashlib.sha256()), sheet, one)
+
+    def total(self, before: Total) -> Total:
+        """The dataset after the upload: what came and went beside `before`; a `replace` counts from nothing."""
+        if self.mode == "replace":
+            before = Total()
+        is_exact = before.points == 0 or before.start is not None
+        if self.went and is_exact:
+            is_exact = min(self.went) > (before.start or 0) and max(self.went) < (before.end or 0)
+        starts = [time for time in (before.start, *self.came) if time is not None]
+        ends = [time for time in (before.end, *self.came) if time is not None]
+        return Total(
+            before.series + self.series,
+            before.points + self.points,
+            min(starts, default=None),
+            max(ends, default=None),
+            is_exact,
+        )
+
+    def digest(self, parent: str, facts: Mapping[str, object]) -> str:
+        """SHA-256 over the parent's digest, the facts beside values, and the changed cells of each column by series and
+        step."""
+        digest = hashlib.sha256(parent.encode() + b"\n" + orjson.dumps(facts))
+        for column, cells in sorted(self.cells.items()):
+            digest.update(struct.pack("<I", len(column.encode())) + column.encode() + cells.digest())
+        return f"sha256:{digest.hexdigest()}"
+
+
+def total_of(head: RevisionRow | None) -> Total:
+    """The total that a revision row holds."""
+    if head is None:
+        return Total()
+    return Total(head.series, head.points, micros(head.start), micros(head.end))
+
+
+def _complaint(sheet: Sheet, laid: Laid, columns: Mapping[str, Column], row: int) -> Complaint:
+    upload, series = sheet.upload, int(sheet.owners[row])
+    when = upload.calendar.stamps(upload.calendar.times(upload.steps[row : row + 1], int(upload.phases[series])))[0]
+    stored, sent = (_said(values[row], columns.get(laid.column)) for values in (laid.stored, laid.sent))
+    return Complaint(
+        "value-changed",
+        f"of series {upload.keys[series]!r} at {when}: {stored} is stored, {sent} was sent",
+        column=laid.column or upload.columns.get("target"),
+        value_preview=sent,
+        hint="Send it with mode=upsert to overwrite, or leave the row out.",
+    )
+
+
+def _said(value: float, column: Column | None) -> str:
+    if np.isnan(value):
+        return "null"
+    if column is not None and column.kind == "category":
+        return repr(column.categories[int(value) - 1])
+    return repr(float(value)).removesuffix(".0")
+
+
+def _counts(laid: Sequence[Laid]) -> tuple[int, int]:
+    """Rows inserted and updated. A row is inserted when its target was missing, or all of it, and is no longer."""
+    changed = np.logical_or.reduce([one.changed for one in laid])
+    empty = np.logical_and.reduce([np.isnan(one.stored) for one in laid])
+    inserted = changed & (empty | (np.isnan(laid[0].stored) & ~np.isnan(laid[0].sent)))
+    return int(np.count_nonzero(inserted)), int(np.count_nonzero(changed & ~inserted))
+
+
+def outermost(sheet: Sheet, rows: Bools) -> list[int]:
+    """The first and last time (µs, or integers) among the rows marked in `rows`; nothing without any."""
+    marked = np.flatnonzero(rows)
+    if not len(marked):
+        return []
+    upload, owners = sheet.upload, sheet.owners[marked]
+    turns = np.flatnonzero(np.diff(owners))
+    firsts, lasts = marked[np.concatenate(([0], turns + 1))], marked[np.append(turns, len(marked) - 1)]
+    first = upload.calendar.times(upload.steps[firsts], upload.phases[sheet.owners[firsts]])
+    last = upload.calendar.times(upload.steps[lasts], upload.phases[sheet.owners[lasts]])
+    return [int(first.min()), int(last.max())]
+
+
+def micros(moment: dt.datetime | None) -> int | None:
+    """A stored instant in µs since 1970 (for `step`: the integer kept as one)."""
+    return None if moment is None else (moment - EPOCH) // MICRO
+
+
+def moment(time: int | None) -> dt.datetime | None:
+    """The inverse of `micros`."""
+    return None if time is None else EPOCH + time * MICRO
+
+
+def _hash(digest: Any, sheet: Sheet, one: Laid) -> None:
+    """Put the changed cells of one column into its hash, by series and step: a cell is what it becomes."""
+    keys, steps = sheet.upload.keys, sheet.upload.steps
+    rows = np.flatnonzero(one.changed)
+    owners = sheet.owners[rows]
+    ends = np.flatnonzero(np.diff(owners)) + 1
+    at = steps[rows].astype("<i8", copy=False)
+    sent = one.sent[rows]
+    what = np.where(np.isnan(sent), np.nan, sent + 0.0).astype("<f8", copy=False)  # one NaN, one zero
+    begins = [0, *ends.tolist()] if len(rows) else []
+    parts = {int(owners[begin]): (begin, end) for begin, end in zip(begins, [*ends.tolist(), len(rows)], strict=False)}
+    for owner in sorted({*parts, *one.dropped}) if one.dropped else parts:
+        begin, end = parts.get(owner, (0, 0))
+        mine, values = at[begin:end], what[begin:end]
+        if (left := one.dropped.get(owner)) is not None:
+            mine = np.concatenate((mine, left))
+            order = np.argsort(mine)
+            mine, values = mine[order], np.append(values, np.full(len(left), np.nan))[order]
+        key = keys[owner].encode()
+        digest.update(struct.pack("<II", len(key), len(mine)) + key)
+        digest.update(np.ascontiguousarray(mine, "<i8"))
+        digest.update(np.ascontiguousarray(values, "<f8"))
