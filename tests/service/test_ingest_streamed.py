@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from app.errors import Invalid
-from app.services.ingest import Ask, Known, Upload
+from app.services.ingest import Ask, Known, Upload, parse
 from app.services.ingest.reading import parse_here
 from app.services.ingest.streamed import read_streamed
 
@@ -140,6 +140,18 @@ def test_bad_files_are_refused_as_ever(tmp_path: Path, case: str) -> None:
             parse_here(path, tmp_path, Ask(CSV), Known(), streamed_bytes=size)
         refusals.append((refused.value.detail, refused.value.errors, refused.value.error_count))
     assert refusals[0] == refusals[1]
+
+
+def test_what_turns_out_odd_late_is_read_whole_by_the_same_process(tmp_path: Path) -> None:
+    rows = [(f"s{place:03}", hour, place + hour / 4) for place in range(300) for hour in range(200)]
+    path = tmp_path / "body"
+    path.write_bytes(body(CSV, table([*rows, rows[-1]])))
+    assert path.stat().st_size > 1 << 20
+    upload = parse(path, Ask(CSV), Known())
+    assert [each.code for each in upload.audit.warnings] == ["merged_duplicate"]
+    assert np.array(upload.values).tolist() == [value for _, _, value in rows]
+    path.write_bytes(body(CSV, table(rows)))
+    expect_same(parse(path, Ask(CSV), Known()), both(tmp_path, path.read_bytes(), Ask(CSV))[1])
 
 
 def test_a_step_told_from_some_series_must_fit_all(tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ def read_streamed(path: Path, folder: Path, ask: Ask, known: Known, *, rows: int
         with opened(path, ask, known) as source:
             return _upload(source, folder, ask, rows)
     except (Odd, AppError, pa.ArrowException, ValueError, OSError, EOFError):
+        # A full disk may have room again; and what lies here under an array's name would be taken for the answer.
+        for left in (*folder.glob("*.rows"), *folder.glob("*.npy")):
+            left.unlink()
         return None
 
 
@@ -101,6 +104,8 @@ def _upload(source: Source, folder: Path, ask: Ask, most: int) -> Upload:
     phases = _place(rows, calendar, case, sampled=wanted is None)
     columns: dict[str, object] = {"layout": "long", "id": roles.id, "time": roles.time, "target": roles.target}
     columns |= {"future": [], "past": [], "static": []}
+    for name in TYPES:
+        (folder / f"{name}.rows").unlink()
     steps, values = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("steps", "values"))
     return Upload(calendar, rows.keys, phases, rows.offsets, steps, values, {}, {}, columns, Audit())
 
