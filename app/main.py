@@ -16,7 +16,19 @@ from fastapi.routing import APIRoute
 from starlette.types import Message
 
 from app import store
-from app.api import backtests, datasets, forecasts, jobs, parcels, registry, revisions, schedules, series, system
+from app.api import (
+    backtests,
+    datasets,
+    forecasts,
+    jobs,
+    parcels,
+    points,
+    registry,
+    revisions,
+    schedules,
+    series,
+    system,
+)
 from app.api.plain import PlainForecasts
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, REQUEST_WAITS_S, Database
@@ -73,7 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
     install_problems(app)
     install_openapi(app, EXAMPLES)
     install_docs(app)
-    for module in (datasets, revisions, series, jobs, schedules, registry, parcels, forecasts, backtests):
+    for module in (datasets, revisions, series, points, jobs, schedules, registry, parcels, forecasts, backtests):
         app.include_router(module.router, dependencies=[Depends(known_query)])
     app.include_router(system.router)  # probes may carry what they like
     # The last one added is the outermost.

@@ -1,6 +1,6 @@
 """Tables in and out: which media type an answer takes, and the six that a table can be answered as."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -72,6 +72,15 @@ def table_response(table: Any, media: str, headers: Mapping[str, str] | None = N
         media
     ]
     return StreamingResponse(pieces(table), media_type=media, headers=sent)
+
+
+STREAMS = {CSV: "csv", ARROW: "arrow", PARQUET: "parquet", NDJSON: "ndjson", JSONL: "ndjson"}
+
+
+def tables_response(pages: Iterator[Any], media: str) -> Response:
+    """Pyarrow tables with the same columns as one answer of a media type of STREAMS, sent while they are made."""
+    pieces = texts.stream(pages, STREAMS[media])
+    return StreamingResponse(pieces, media_type=media, headers={"Vary": "Accept"})
 
 
 def documented(description: str, example: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""Points of one series as a table that can be uploaded again."""
+"""Points as tables that can be uploaded again: of one series, or of a whole dataset, so many series at a time."""
 
 # pyarrow has no types of its own.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow as pa
 from sqlalchemy.orm import Session
 
-from app.db.tables import ColumnRow, DatasetRow
+from app.db.tables import ColumnRow, DatasetRow, RevisionRow
 from app.errors import Complaint, Invalid
 from app.services.changes import STATIC, statics_at
 from app.services.codecs import Floats, Ints
 from app.services.ingest.stamps import parse_time
 from app.services.revisions import revision_of
 from app.services.segments import TARGET, Painted
-from app.services.series import columns_at, painted_columns, series_rows, spread, unknown
+from app.services.series import Span, columns_at, next_keys, painted_columns, series_rows, spread, unknown
 from models import Calendar
 
 # Names for key, time and value, all of which an upload recognises: the first three that no covariate has.
@@ -75,6 +75,65 @@ def table_of(session: Session, dataset: DatasetRow, key: str, revision: int | No
             values = spread(painted.get(name, Painted(0, np.empty(0))), first + begin, first + stop)
         columns[name] = _covariate(values, column)
     return pa.table(columns)
+
+
+ROWS = 1 << 19  # of a page, if its series are as long as the dataset's are on average
+SERIES = 1000  # of a page, at most
+
+
+def page(
+    session: Session, dataset: DatasetRow, number: int, after: str | None, size: int = SERIES
+) -> tuple[Any, str | None]:
+    """The rows of a dataset at revision `number`, by series and time, as `table_of` has them: of the series that follow
+    `after` (None: the first), at most `size` of them, and the key to go on from, None after the last."""
+    at = revision_of(session, dataset, number)
+    size = max(1, min(size, ROWS * max(at.series, 1) // max(at.points, 1)))
+    keys = next_keys(session, dataset.id, after, size)
+    rows = list(series_rows(session, dataset.id, Span(after, keys[-1]))) if keys else []
+    painted = painted_columns(session, [row.id for row in rows], at.number)
+    rows = [row for row in rows if row.id in painted]
+    calendar = Calendar.of(dataset.frequency or "D", dataset.time_zone)
+    table = _rows_of(session, at, calendar, rows, painted)
+    return table, keys[-1] if len(keys) == size else None
+
+
+def _rows_of(
+    session: Session,
+    at: RevisionRow,
+    calendar: Calendar,
+    rows: Sequence[Any],
+    painted: Mapping[int, Mapping[str, Painted]],
+) -> pa.Table:
+    covariates = columns_at(session, at)
+    statics = statics_at(session, [row.id for row in rows], at.number) if covariates else {}
+    names = next(names for names in NAMES if not set(names) & set(covariates))
+    reach = [_reach(painted[row.id].values()) for row in rows]
+    lengths = [last - first + 1 for first, last in reach]
+    steps = _joined([np.arange(first, last + 1, dtype=np.int64) for first, last in reach], np.int64)
+    times = calendar.times(steps, np.repeat(np.array([row.phase for row in rows], np.int64), lengths))
+    owners = pa.array(np.repeat(np.arange(len(rows), dtype=np.int32), lengths))
+    spans = list(zip(rows, reach, strict=True))
+    columns: dict[str, Any] = {
+        names[0]: pa.DictionaryArray.from_arrays(owners, pa.array([row.key for row in rows], pa.string())),
+        names[1]: _instants(times, calendar),
+        names[2]: pa.array(
+            _joined([spread(painted[row.id][TARGET], first, last + 1) for row, (first, last) in spans]),
+            from_pandas=True,
+        ),
+    }
+    nothing = Painted(0, np.empty(0))
+    for name, column in covariates.items():
+        if column.role == STATIC:
+            stored = np.repeat([statics.get(row.id, {}).get(name, np.nan) for row in rows], lengths)
+        else:
+            mine = ((painted[row.id].get(name, nothing), *ends) for row, ends in spans)
+            stored = _joined([spread(one, first, last + 1) for one, first, last in mine])
+        columns[name] = _covariate(stored, column)
+    return pa.table(columns)
+
+
+def _joined(parts: list[Any], kind: Any = np.float64) -> Any:
+    return np.concatenate(parts) if parts else np.empty(0, kind)
 
 
 def _time(name: str, text: str | None, calendar: Calendar) -> int | None:

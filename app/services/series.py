@@ -178,6 +178,8 @@ def _series(
 
 def spread(painted: Painted, start: int, stop: int, missing: float = np.nan) -> Floats:
     """What is painted on the steps [start, stop), `missing` where nothing is."""
+    if start == painted.start and stop - start == len(painted.values) and np.isnan(missing):
+        return painted.values
     values = np.full(max(stop - start, 0), missing)
     low, high = max(start, painted.start), min(stop, painted.start + len(painted.values))
     if low < high:

@@ -6,6 +6,8 @@ in JSON and NDJSON, empty in CSV, null in Parquet and Arrow. In text, times are 
 
 import datetime as dt
 from collections.abc import Iterator
+from io import RawIOBase
+from itertools import islice
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -67,6 +69,55 @@ def parquet_bytes(table: Any) -> bytes:
     sink = pa.BufferOutputStream()
     parquet.write_table(table, sink, compression="zstd")
     return sink.getvalue().to_pybytes()
+
+
+def stream(pages: Iterator[Any], kind: Literal["csv", "ndjson", "arrow", "parquet"]) -> Iterator[bytes]:
+    """Tables with the same columns as one text, Arrow stream or Parquet file; memory holds one of them at a time."""
+    if kind in ("arrow", "parquet"):
+        yield from _written(pages, kind)
+        return
+    for place, table in enumerate(pages):
+        pieces = csv_pieces(table) if kind == "csv" else ndjson_pieces(table)
+        yield from islice(pieces, 1 if place and kind == "csv" else 0, None)  # one header
+
+
+def _written(pages: Iterator[Any], kind: str) -> Iterator[bytes]:
+    sink = _Sink()
+    writer: Any = None
+    for table in pages:
+        if writer is None and kind == "arrow":
+            writer = pa.ipc.new_stream(sink, table.schema)
+        elif writer is None:
+            writer = parquet.ParquetWriter(sink, table.schema, compression="zstd")
+        writer.write_table(table)
+        yield from sink.taken()
+    writer.close()
+    yield from sink.taken()
+
+
+class _Sink(RawIOBase):
+    """A file that keeps what is written until it is taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: list[bytes] = []
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, piece: Any, /) -> int:
+        held = bytes(piece)
+        self._held.append(held)
+        self._size += len(held)
+        return len(held)
+
+    def tell(self) -> int:
+        return self._size
+
+    def taken(self) -> list[bytes]:
+        held, self._held = self._held, []
+        return [b"".join(held)] if held else []
 
 
 def _chunks(table: Any) -> Iterator[Any]:

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from app.db.session import Database
 from app.errors import AppError, Conflict, Invalid
-from app.services import datasets
+from app.services import datasets, points
 
 HOURS = (
     "unique_id,ds,y,price,value\n"
@@ -212,3 +212,53 @@ def test_a_point_far_away_is_refused_before_anything_is_allocated(client: TestCl
         datasets.append_points(session, datasets.get(session, "d"), [("a", NEW_YEAR + DAY, 1.0)])
     with database.write("default") as session:
         datasets.append_points(session, datasets.get(session, "d"), [("a", NEW_YEAR + 10_000_000_000, 1.0)])
+
+
+# ---------------------------------------------------------------- a whole dataset
+
+MANY = "key,timestamp,value,promo,size\n" + "".join(
+    f"{key},2026-03-{day:02},{'' if day == 4 else day / 4},{day % 2},{key.upper()}\n"
+    for key in ("b", "a/1")
+    for day in range(1, 9 if key == "b" else 6)
+)
+
+
+@pytest.mark.parametrize("media", ["text/csv", "application/vnd.apache.parquet", "application/vnd.apache.arrow.stream"])
+def test_a_whole_dataset_is_its_series_end_to_end_and_goes_up_again(client: TestClient, media: str) -> None:
+    upload(client, MANY, future_columns="promo", static_columns="size")
+    each = b"".join(read(client, quote(key, safe=""), accept="application/x-ndjson") for key in ("a/1", "b"))
+    answer = client.get("/v1/datasets/d/points", headers={"Accept": "application/x-ndjson"})
+    assert answer.content == each
+    answer = client.get("/v1/datasets/d/points", headers={"Accept": media})
+    assert answer.status_code == 200
+    assert upload(client, answer.content, media=media) == upload(client, MANY, future_columns="promo")
+    assert upload(client, answer.content, "e", media)["points"] == 11
+
+
+def test_a_whole_dataset_as_of_a_revision(client: TestClient) -> None:
+    upload(client, "key,timestamp,value\na,2026-03-01,1\na,2026-03-02,2\n")
+    upload(client, "key,timestamp,value\na,2026-03-03,3\nb,2026-03-01,9\n", mode="upsert")
+    upload(client, "key,timestamp,value\nb,2026-03-01,7\n", mode="replace")
+    texts = [client.get("/v1/datasets/d/points", params={"revision": n}).text for n in (1, 2, 3)]
+    assert [text.count("\n") - 1 for text in texts] == [2, 4, 1]
+    assert texts[2].splitlines()[1].startswith("b,2026-03-01")
+    assert texts[2].endswith(",7\n")
+    assert client.get("/v1/datasets/d/points", params={"revision": 4}).status_code == 422
+    assert client.get("/v1/datasets/no/points").status_code == 404
+    assert client.get("/v1/datasets/d/points", headers={"Accept": "image/png"}).status_code == 406
+
+
+def test_pages_of_a_dataset_are_the_whole_of_it(client: TestClient, database: Database) -> None:
+    rows = "".join(f"k{place},2026-03-{day:02},{place * day}\n" for place in range(7) for day in range(1, 4 + place))
+    upload(client, "key,timestamp,value\n" + rows)
+    found: list[Any] = []
+    after: str | None = None
+    with database.read("default") as session:
+        while True:
+            table, after = points.page(session, datasets.get(session, "d"), 1, after, 3)
+            found += table.to_pylist()
+            if after is None:
+                break
+    assert [(row["key"], row["value"]) for row in found] == [
+        (f"k{place}", float(place * day)) for place in range(7) for day in range(1, 4 + place)
+    ]

@@ -1,0 +1,53 @@
+"""Points of a whole dataset: read back as one stream."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from app.api.schemas.common import DatasetPath
+from app.api.series import POINTS
+from app.http.formats import STREAMS, documented, negotiate, tables_response
+from app.http.problems import problems
+from app.http.sessions import database, workspace
+from app.services import datasets, points
+
+router = APIRouter(prefix="/v1/datasets/{dataset}/points", tags=["Datasets"])
+
+
+def _streamed() -> dict[str, Any]:
+    said = documented("The rows, as the `Accept` header asks.", POINTS)
+    return {**said, "content": {media: said["content"][media] for media in STREAMS}}
+
+
+@router.get(
+    "",
+    summary="Read all points back",
+    response_class=Response,
+    responses={200: _streamed()} | problems(404, 406, 409),
+)
+def read_all_points(
+    dataset: DatasetPath,
+    request: Request,
+    revision: Annotated[
+        int | None, Query(ge=1, le=2**31 - 1, description="As of this revision; left out: the newest.")
+    ] = None,
+) -> Response:
+    """Every series of the dataset by key, each as its own points are read: CSV, Parquet, an Arrow stream or NDJSON by
+    `Accept`, sent while it is read. It is what one revision holds, whatever is uploaded meanwhile; a series that is
+    erased meanwhile may be missing. Whatever comes out can be uploaded again."""
+    media = negotiate(request, tuple(STREAMS))
+    opened, place = database(request), workspace(request)
+    with opened.read(place) as session:
+        number = datasets.revision_of(session, datasets.get(session, dataset), revision).number
+
+    def pages() -> Iterator[Any]:
+        after: str | None = None
+        while True:
+            with opened.read(place) as session:
+                table, after = points.page(session, datasets.get(session, dataset), number, after)
+            yield table
+            if after is None:
+                return
+
+    return tables_response(pages(), media)
