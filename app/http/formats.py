@@ -74,7 +74,7 @@ def table_response(table: Any, media: str, headers: Mapping[str, str] | None = N
     return StreamingResponse(pieces(table), media_type=media, headers=sent)
 
 
-STREAMS = {CSV: "csv", ARROW: "arrow", PARQUET: "parquet", NDJSON: "ndjson", JSONL: "ndjson"}
+STREAMS: dict[str, texts.Stream] = {CSV: "csv", ARROW: "arrow", PARQUET: "parquet", NDJSON: "ndjson", JSONL: "ndjson"}
 
 
 def tables_response(pages: Iterator[Any], media: str) -> Response:

@@ -20,6 +20,7 @@ from app.services.ingest.arrow import pa, parquet, pc
 ROWS = 65_536  # rows turned into text at a time
 DAY = 86_400_000_000
 Text = Literal["json", "csv"]
+Stream = Literal["csv", "ndjson", "arrow", "parquet"]
 
 
 def json_pieces(table: Any) -> Iterator[bytes]:
@@ -71,7 +72,7 @@ def parquet_bytes(table: Any) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def stream(pages: Iterator[Any], kind: Literal["csv", "ndjson", "arrow", "parquet"]) -> Iterator[bytes]:
+def stream(pages: Iterator[Any], kind: Stream) -> Iterator[bytes]:
     """Tables with the same columns as one text, Arrow stream or Parquet file; memory holds one of them at a time."""
     if kind in ("arrow", "parquet"):
         yield from _written(pages, kind)
