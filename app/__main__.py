@@ -1,4 +1,4 @@
-"""`gatecast`: run the server (serve, worker, migrate, demo) and use it (upload, train, forecast, jobs, models)."""
+"""`gatecast`: run the server (serve, worker, migrate, demo) and use it (upload, train, tune, forecast, jobs, models …)."""
 
 import errno
 import gc
@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from app.cli import demo, forecast, jobs, models, parcels, schedules, train, upload
+from app.cli import demo, forecast, jobs, models, parcels, schedules, train, tune, upload
 from app.cli.client import Failed
 from app.cli.root import SERVER, out, root
 from app.cli.supervise import Supervised, stop_at_eof
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
-COMMANDS = (demo, forecast, jobs, models, parcels, schedules, train, upload)  # importing them registers them
+COMMANDS = (demo, forecast, jobs, models, parcels, schedules, train, tune, upload)  # importing them registers them
 DRAIN_S = 8  # for requests under way when the server is told to stop
 USAGE = 2
 

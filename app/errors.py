@@ -169,6 +169,7 @@ CODES = {
         "The job has made no file: it has not succeeded yet, or is of a kind that makes none.",
         "Look at the job: its `state`, and `result.href` once it has succeeded.",
     ),
+    "no-trials": Kind(404, "The job is no tune, so it has no trials.", "List tunes with GET /v1/jobs?kind=tune."),
     "method-not-allowed": Kind(
         405, "The path exists, but not for this method.", "Use one of the methods in the `Allow` header."
     ),
@@ -286,6 +287,11 @@ CODES = {
         "A job found that the data do not allow what it was asked: too short, or without values.",
         "Read `detail`; add data, or ask for a shorter horizon or context.",
     ),
+    "unfit-config": Kind(
+        422,
+        "A trial drew values that do not go together, so it was not tried.",
+        "Read `detail`; narrow the search space if many trials end so.",
+    ),
     "queue-full": Kind(
         429, "As many jobs are waiting as this server lets wait.", "Wait for `Retry-After`, then try again."
     ),
@@ -303,6 +309,11 @@ CODES = {
         500,
         "A job needed more memory than its worker, or the worker's GPU, has.",
         "Ask for a smaller `hidden`, `layers`, `batch` or `context`, or give the worker more memory; then retry it.",
+    ),
+    "no-trial-completed": Kind(
+        500,
+        "A tune has come to its end without one completed trial.",
+        "Look at GET /v1/jobs/{job}/trials; once the cause is gone, retry the tune: it tries again what failed.",
     ),
     "job-crashed": Kind(
         500, "A job ended with an error nobody foresaw.", "Look at the worker's log; report it with the job's id."

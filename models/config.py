@@ -133,7 +133,9 @@ RANGES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is. `metrics` is empty or holds the latest losses (`train_loss`, `validation_mase`, …)."""
+    """Where a run is. `metrics` is empty or holds the latest losses (`train_loss`, `validation_mase`, …). `learned` is
+    given while the first of the version's networks learns, and is where runs of other configs can be compared: short
+    runs that try an option, and further networks, leave it out."""
 
     step: int
     total: int
@@ -142,6 +144,7 @@ class Progress:
     checkpoint: int = 0  # step of the newest checkpoint on disk
     unit: str = ""  # what a step works on: windows, series
     each: int = 1  # how many of them
+    learned: float | None = None  # share of the first network's steps, 0 to 1
 
 
 class Stopped(Exception):

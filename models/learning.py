@@ -81,7 +81,8 @@ def learn(course: Course, run: Run, name: str, last: int | None = None) -> State
             torch.cuda.empty_cache()
             continue
         _advance(state, parameters, gradients, config, (config.learning_rate or 1e-3) * _rate(state.step, total))
-        if state.step % every == 0 or state.step == end:
+        looked = state.step % every == 0 or state.step == end
+        if looked:
             state.loss = float(loss.detach())
             _look(course, state, examine)
         now = time.monotonic()
@@ -92,7 +93,7 @@ def learn(course: Course, run: Run, name: str, last: int | None = None) -> State
             saved = now
         if stop:
             raise Stopped(f"stopped at step {state.step} of {total}")
-        if now - told >= PROGRESS_SECONDS:
+        if looked or now - told >= PROGRESS_SECONDS:
             told = now
             run.on_progress(_progress(state, total))
     _save(course, state, run.folder, name)

@@ -138,12 +138,14 @@ def try_options(material: Material, config: TrainConfig, asked: TrainConfig, fac
     return Found(config, reasons, scalings, done)
 
 
-def part_of(run: Run, done: int, total: int, message: str = "") -> Run:
-    """A part of a run, whose steps begin at `done` of `total`, so that progress and checkpoints only ever go up."""
+def part_of(run: Run, done: int, total: int, message: str = "", *, first: bool = False) -> Run:
+    """A part of a run, whose steps begin at `done` of `total`, so that progress and checkpoints only ever go up.
+    `first`: it is the learning of the version's first network."""
 
     def tell(progress: Progress) -> None:
         text = f"{message}step {progress.step} of {progress.total}"
         known = {"step": done + progress.step, "total": total, "checkpoint": done + progress.checkpoint}
-        run.on_progress(dataclasses.replace(progress, message=text, **known))
+        learned = progress.step / progress.total if first and progress.total else None
+        run.on_progress(dataclasses.replace(progress, message=text, learned=learned, **known))
 
     return dataclasses.replace(run, on_progress=tell)

@@ -178,7 +178,8 @@ def fit(
     for place, one in enumerate(configs):
         course = material.course(one, split.learned, split.judged, place)
         folder = run.folder / "members" / str(place) if len(configs) > 1 else run.folder
-        part = dataclasses.replace(part_of(run, done, total, _named(place, len(configs))), folder=folder)
+        part = part_of(run, done, total, _named(place, len(configs)), first=place == 0)
+        part = dataclasses.replace(part, folder=folder)
         states.append(learn(course, part, material.name))
         members.append(course.member)
         done += one.steps or 0

@@ -14,16 +14,17 @@ from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.api.schemas.common import JobPath
-from app.api.schemas.jobs import JobIn, JobOut, JobsOut, Kind, State, ask_of
+from app.api.schemas.jobs import JobIn, JobOut, JobsOut, Kind, State, TrialOut, TrialsOut, ask_of
 from app.db.session import Database
 from app.db.tables import JobRow
 from app.errors import NoSuchRange
 from app.http.etags import is_known
+from app.http.formats import CSV, JSON, negotiate, table_response
 from app.http.idempotency import IDEMPOTENT, idempotent
 from app.http.pages import DEFAULT_SIZE, PageSize, PageToken, bad_token, decode_token, encode_token, next_link
 from app.http.problems import problems
 from app.http.sessions import AppSettings, JobEngine, ReadSession, WriteSession, database, workspace
-from app.services import firing, forecast_jobs, jobs, queueing
+from app.services import firing, forecast_jobs, jobs, queueing, trial_tables, trials
 from app.services.firing import Around
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
@@ -31,6 +32,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
 LOOK_EVERY = 0.25  # seconds between two looks for events; they are written at most twice a second
 LOOK_AT_QUEUE_EVERY = 2.0  # and between two at a waiting job's place
 SHOWN = "key,timestamp,mean,q0.1,q0.5,q0.9\nus_gasoline,2020-01-03T00:00:00+00:00,8933.1,8655.4,8934.6,9207.9\n"
+TRIALS_SHOWN = "number,state,value,hidden,steps,duration_s,reason,job\n1,completed,0.83,64,500,12.4,,job_019a8c5e\n"
 RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
 LAST_SEQ = 2**31 - 1
 ACCEPTED: dict[int | str, dict[str, Any]] = {
@@ -51,6 +53,17 @@ EXAMPLES: Any = {
             "model": "fuel",
             "preset": "fast",
             "config": {"cell": "gru", "horizon": 12},
+        },
+    },
+    "tune": {
+        "summary": "Search for better settings",
+        "value": {
+            "kind": "tune",
+            "dataset": "gasoline",
+            "model": "fuel",
+            "config": {"horizon": 12},
+            "space": {"hidden": [32, 64, 128], "learning_rate": {"low": 0.001, "high": 0.02, "log": True}},
+            "trials": 20,
         },
     },
     "backtest": {
@@ -80,8 +93,8 @@ def create_job(
     settings: AppSettings,
     engine: JobEngine,
 ) -> Response:
-    """Starts training (`train`), a backtest (`backtest`) or a forecast of many series into a file (`forecast`) in the
-    background. Follow it at `/v1/jobs/{id}`, or live at
+    """Starts training (`train`), a search for better settings (`tune`), a backtest (`backtest`) or a forecast of many
+    series into a file (`forecast`) in the background. Follow it at `/v1/jobs/{id}`, or live at
     `/v1/jobs/{id}/events`. It survives a restart of the server and of the worker. Send an `Idempotency-Key` if you may
     have to repeat the request."""
     ask, around = wanted.root, Around(settings, engine, request.app.state.versions)
@@ -104,7 +117,8 @@ def list_jobs(
     page_size: PageSize = DEFAULT_SIZE,
     page_token: PageToken = None,
 ) -> JobsOut:
-    """All jobs, newest first."""
+    """All jobs, newest first. The trials of a tune are left out unless `kind=trial` asks for them; they are listed at
+    `/v1/jobs/{id}/trials`."""
     rows, before = jobs.list_page(session, state, kind, _before(page_token), page_size)
     token = encode_token([before]) if before else None
     response.headers.update(next_link(request, token))
@@ -177,11 +191,11 @@ def delete_job(job: JobPath, request: Request, settings: AppSettings) -> None:
 @router.post("/{job}/cancel", summary="Cancel a job", responses=problems(404, 409))
 def cancel_job(job: JobPath, request: Request, engine: JobEngine, afterwards: BackgroundTasks) -> JobOut:
     """Ends a pending or running job. A running one stops within seconds and keeps its last checkpoint, from which
-    `retry` goes on. Cancelling twice is no error; a job that has ended otherwise is."""
+    `retry` goes on. With a tune its trials end. Cancelling twice is no error; a job that has ended otherwise is."""
     with database(request).write(workspace(request)) as session:
-        row = jobs.cancel(session, job)
-        answer, name = JobOut.of(row), jobs.workflow_id(row.id, row.enqueued)
-    if answer.worker is None:  # a worker that has it ends it by itself
+        row, queued = trials.cancel(session, job)
+        answer = JobOut.of(row)
+    for name in queued:  # what a worker has it ends by itself
         # After the commit, for the engine writes over a connection of its own, and after the answer, for it may wait.
         afterwards.add_task(engine.forget, name)
     return answer
@@ -198,12 +212,45 @@ def cancel_job(job: JobPath, request: Request, engine: JobEngine, afterwards: Ba
 def retry_job(
     job: JobPath, request: Request, session: WriteSession, settings: AppSettings, engine: JobEngine
 ) -> Response:
-    """Queues a failed or cancelled job again. It keeps its id, events and last checkpoint; `attempt` goes on."""
+    """Queues a failed or cancelled job again. It keeps its id, events and last checkpoint; `attempt` goes on. A tune
+    keeps its trials, tries again those that failed or were cancelled with it, and its `minutes` begin anew."""
 
     def make() -> tuple[int, dict[str, str], dict[str, Any]]:
-        return accepted(session, jobs.retry(session, engine, job, settings.max_queue))
+        return accepted(session, trials.retry(session, engine, job, settings.max_queue))
 
     return idempotent(request, session, "", make)
+
+
+@router.get(
+    "/{job}/trials",
+    summary="List a tune's trials",
+    response_model=TrialsOut,
+    responses=problems(404, 406)
+    | {
+        200: {
+            "description": "A page as JSON, or all of them as CSV, with a column for each field that is searched.",
+            "content": {"text/csv": {"schema": {"type": "string"}, "example": TRIALS_SHOWN}},
+        }
+    },
+)
+def list_trials(
+    job: JobPath,
+    request: Request,
+    session: ReadSession,
+    page_size: PageSize = DEFAULT_SIZE,
+    page_token: PageToken = None,
+) -> Response:
+    """What a tune has tried so far, in order: values, state, what came of it, how long it took."""
+    headers = {"Vary": "Accept"}
+    if negotiate(request, (JSON, CSV)) == CSV:
+        found = trials.of_tune(session, job, -1, None)
+        return table_response(trial_tables.table(found), CSV, headers)
+    found = trials.of_tune(session, job, _number(page_token), page_size + 1)
+    best = trials.best(trials.of(session, job))
+    page = [TrialOut.of(one, best is not None and one.job.id == best.job.id) for one in found[:page_size]]
+    token = encode_token([page[-1].number]) if len(found) > page_size else None
+    body = TrialsOut(trials=page, next_page_token=token).model_dump_json()
+    return Response(body, media_type=JSON, headers=headers | next_link(request, token))
 
 
 @router.head("/{job}/result", include_in_schema=False)
@@ -274,6 +321,16 @@ def _place(db: Database, space: str, job: str) -> dict[str, Any] | None:
     with db.read(space) as session:
         answer = shown(session, jobs.get(session, job))
     return None if answer.position is None else answer.progress.model_dump() | {"position": answer.position}
+
+
+def _number(token: str | None) -> int:
+    if token is None:
+        return -1
+    match decode_token(token):
+        case [int(value)] if 0 <= value < LAST_SEQ:
+            return value
+        case _:
+            raise bad_token()
 
 
 def _before(token: str | None) -> str | None:

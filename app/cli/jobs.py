@@ -16,7 +16,7 @@ root.add_typer(jobs, name="jobs", rich_help_panel=CLIENT)
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id, as `gatecast jobs` lists it.")]
 State = Literal["pending", "running", "succeeded", "failed", "cancelled"]
-Kind = Literal["train", "backtest", "forecast"]
+Kind = Literal["train", "tune", "trial", "backtest", "forecast"]
 COLOURS = {"running": "cyan", "succeeded": "green", "failed": "red", "cancelled": "yellow"}
 
 

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from app.cli.client import Failed
 
 ORDER = (
-    *("serve", "worker", "migrate", "demo", "upload", "train", "forecast", "jobs", "models"),
+    *("serve", "worker", "migrate", "demo", "upload", "train", "tune", "forecast", "jobs", "models"),
     *("export", "import", "openapi"),
 )
 SERVER, CLIENT = "Run it", "Use it (over HTTP)"

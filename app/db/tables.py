@@ -231,6 +231,25 @@ class JobEventRow(Base):
     created_at: Mapped[dt.datetime] = mapped_column(default=utc_now)
 
 
+class TrialRow(Base):
+    """One try of a tune: a job of kind `trial`, and the values that it tries."""
+
+    __tablename__ = "trials"
+    __table_args__ = (Unique("tune_id", "number"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    tune_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    number: Mapped[int]  # 0: what a training would do that searches nothing
+    params: Mapped[dict[str, Any]]
+    scores: Mapped[list[Any]]  # [part of the first network's learning, best validation score so far]
+    outcome: Mapped[str | None] = mapped_column(String(16))  # completed, pruned; cancelled: it alone, not its tune
+    value: Mapped[float | None] = mapped_column(Float)  # what decides; lower is better
+    # The best trial of a tune that has not succeeded, so one at most: its folder in the store, which no sweep may take
+    # while it is named here, and what its version is recorded with.
+    folder: Mapped[str | None] = mapped_column(String(255), index=True)
+    made: Mapped[dict[str, Any] | None]
+
+
 class ScheduleRow(InWorkspace, Base):
     """A job to ask for again and again. `next_at` None: paused."""
 

@@ -19,7 +19,7 @@ from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
 from app.db.tables import DatasetRow, JobRow, utc_now
 from app.errors import AppError, Conflict
-from app.services import datasets, queueing
+from app.services import datasets, queueing, trials
 from app.services.jobs import ACTIVE, Engine, append_event
 
 MAX_TRIES = 5  # attempts in a row that end without a new checkpoint
@@ -107,15 +107,16 @@ def begin(
             slot=slot,
             started_at=case((JobRow.started_at.is_(None), utc_now()), else_=JobRow.started_at),
         )
-        .returning(JobRow.attempt, JobRow.tries)
+        .returning(JobRow.attempt, JobRow.tries, JobRow.kind)
     ).first()
     if row is None:
         return None
-    number, tries = row
+    number, tries, kind = row
     if tries > MAX_TRIES:
         fail(session, job_id, number, _worn_out("The worker was lost each time."))
         return None
-    _log(session, job_id, "info", f"attempt {number} on {device}")
+    if kind != trials.TUNE:  # whose steps are many and short
+        _log(session, job_id, "info", f"attempt {number} on {device}")
     return number
 
 
@@ -125,6 +126,11 @@ def load(session: Session, job_id: str, number: int) -> JobRow:
     if job is None:
         raise Fenced(f"{job_id} attempt {number}")
     return job
+
+
+def kind_of(session: Session, job_id: str) -> str | None:
+    """What kind of job it is; None when there is none."""
+    return session.scalar(select(JobRow.kind).where(JobRow.id == job_id))
 
 
 def pinned_dataset(session: Session, spec: Mapping[str, Any]) -> DatasetRow:
@@ -173,6 +179,7 @@ def finish(
 ) -> None:
     """End the job well, with its last metrics. Raises Fenced; the caller's other writes in this transaction then fall
     with it."""
+    trials.hold(session, job_id)
     job = load(session, job_id, number)
     step = job.progress["step"] if job.progress else 0
     _write(
@@ -188,13 +195,23 @@ def finish(
     if metrics:
         append_event(session, job_id, "metric", {"step": step, **metrics})
     append_event(session, job_id, "done", {"state": "succeeded", "result": result})
+    trials.ended(session, job_id)
 
 
 def fail(session: Session, job_id: str, number: int, error: AppError) -> None:
     """End the job badly, with the problem document of `error`. Raises Fenced."""
+    trials.hold(session, job_id)
     document = error.document(job_id)
     _write(session, job_id, number, state="failed", error=document, finished_at=utc_now())
     append_event(session, job_id, "done", {"state": "failed", "error": document})
+    trials.ended(session, job_id)
+
+
+def wait(session: Session, job_id: str, number: int, progress: dict[str, Any], metrics: Mapping[str, Any]) -> None:
+    """Leave a tune running with no worker, until the end of one of its trials queues it again. Raises Fenced."""
+    values = {"progress": progress, "metrics": dict(metrics), "tries": 0}
+    _write(session, job_id, number, worker=None, device=None, **values)
+    append_event(session, job_id, "progress", progress)
 
 
 def hand_back(session: Session, job_id: str, number: int) -> None:
@@ -229,9 +246,9 @@ def strays(session: Session, running: Collection[tuple[str, int]]) -> list[tuple
 
 def active(session: Session, before: dt.datetime) -> dict[str, int]:
     """Jobs that the rows say are in the queue or running, created before this time: id -> number of the latest
-    queueing."""
+    queueing. Tunes whose trials run are in no queue."""
     query = select(JobRow.id, JobRow.enqueued).where(
-        JobRow.state.in_(ACTIVE), JobRow.parked.is_(False), JobRow.created_at < before
+        JobRow.state.in_(ACTIVE), JobRow.parked.is_(False), JobRow.created_at < before, ~trials.waits()
     )
     return dict(session.execute(query).all())
 
@@ -274,7 +291,8 @@ def workspace_of(session: Session, job_id: str) -> str | None:
 
 
 def _fence(job_id: str, number: int) -> tuple[ColumnElement[bool], ...]:
-    return JobRow.id == job_id, JobRow.attempt == number, JobRow.state == "running"
+    # A tune that waits for its trials has no worker, nor any attempt at work.
+    return JobRow.id == job_id, JobRow.attempt == number, JobRow.state == "running", JobRow.worker.is_not(None)
 
 
 def _write(session: Session, job_id: str, number: int, **values: Any) -> None:

@@ -12,18 +12,20 @@ from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
 from app.db.tables import JobRow, ScheduleRow
 from app.errors import AppError, QueueFull
-from app.services import backtests, forecast_jobs, jobs, schedules, training
+from app.services import backtests, forecast_jobs, jobs, schedules, training, tuning
 from app.services.backtests import BacktestAsk
 from app.services.forecast_jobs import ForecastAsk
 from app.services.jobs import Engine, NewJob
 from app.services.opened import OpenVersions
 from app.services.queueing import BATCH, INTERACTIVE, Priority
 from app.services.training import TrainAsk
+from app.services.tuning import TuneAsk
 from models import TrainConfig
 
 log = logging.getLogger("gatecast.worker")
 
-Ask = TrainAsk | BacktestAsk | ForecastAsk
+Ask = TrainAsk | TuneAsk | BacktestAsk | ForecastAsk
+KINDS: dict[type[Ask], str] = {TrainAsk: "train", TuneAsk: "tune", BacktestAsk: "backtest", ForecastAsk: "forecast"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ def plan(session: Session, ask: Ask, around: Around) -> NewJob:
     settings, versions = around.settings, around.versions
     if isinstance(ask, TrainAsk):
         return NewJob("train", training.plan(session, ask, settings))
+    if isinstance(ask, TuneAsk):
+        return NewJob("tune", tuning.plan(session, ask, settings))
     if isinstance(ask, BacktestAsk):
         return NewJob("backtest", backtests.plan(session, ask, versions, settings.max_horizon))
     return NewJob("forecast", forecast_jobs.plan(session, ask, versions, settings.max_horizon))
@@ -53,21 +57,20 @@ def plan(session: Session, ask: Ask, around: Around) -> NewJob:
 
 def document(ask: Ask) -> dict[str, Any]:
     """An ask as a schedule keeps it: JSON, with its kind and without its dataset."""
-    kind = {TrainAsk: "train", BacktestAsk: "backtest", ForecastAsk: "forecast"}[type(ask)]
     kept: dict[str, Any] = {name: _listed(value) for name, value in vars(ask).items()}
-    if isinstance(ask, TrainAsk):
+    if isinstance(ask, TrainAsk | TuneAsk):
         kept["config"] = ask.config.document()
     del kept["dataset"]
-    return {"kind": kind, **kept}
+    return {"kind": KINDS[type(ask)], **kept}
 
 
 def ask_of(dataset: str, kept: Mapping[str, Any]) -> Ask:
     """The ask that `document` has made a document of, for a dataset."""
     fields: dict[str, Any] = {name: _tupled(value) for name, value in kept.items()}
     kind = fields.pop("kind")
-    if kind == "train":
-        return TrainAsk(dataset=dataset, config=TrainConfig.parse(fields.pop("config")), **fields)
-    made = BacktestAsk if kind == "backtest" else ForecastAsk
+    if "config" in fields:
+        fields["config"] = TrainConfig.parse(fields["config"])
+    made: type[Any] = next(made for made, name in KINDS.items() if name == kind)
     return made(**fields, dataset=dataset)
 
 

@@ -5,6 +5,7 @@ id is `{job}:{n}`: a retry, or a repair, takes the next `n`.
 """
 
 import datetime as dt
+import functools
 import logging
 import os
 import secrets
@@ -121,6 +122,17 @@ class Engine:
             self._lines.dispose()
 
 
+def engine_of(session: Session) -> Engine:
+    """The engine beside the session's database: for those who queue a job that they were not handed the engine for."""
+    bind = session.get_bind()
+    return _engine_at(bind.engine.url.render_as_string(hide_password=False))
+
+
+@functools.cache
+def _engine_at(url: str) -> Engine:
+    return Engine(url)
+
+
 def workflow_id(job_id: str, n: int) -> str:
     """The engine's name of the n-th queueing of a job."""
     return f"{job_id}:{n}"
@@ -177,12 +189,12 @@ def get(session: Session, job_id: str) -> JobRow:
 def list_page(
     session: Session, state: str | None, kind: str | None, before: str | None, size: int
 ) -> tuple[Sequence[JobRow], str | None]:
-    """One page of jobs, newest first, and the id to go on before (None: this was the last page)."""
+    """One page of jobs, newest first, and the id to go on before (None: this was the last page). Trials, of which a
+    tune has many, are left out unless their kind is asked for."""
     query = select(JobRow).order_by(JobRow.id.desc()).limit(size + 1)
     if state is not None:
         query = query.where(JobRow.state == state)
-    if kind is not None:
-        query = query.where(JobRow.kind == kind)
+    query = query.where(JobRow.kind != "trial" if kind is None else JobRow.kind == kind)
     if before is not None:
         query = query.where(JobRow.id < before)
     rows = session.scalars(query).all()

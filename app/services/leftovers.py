@@ -9,14 +9,15 @@ from itertools import islice
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.db.tables import ArrivalRow, JobRow, VersionRow
+from app.db.tables import ArrivalRow, JobRow, TrialRow, VersionRow
 
 KEPT = dt.timedelta(days=1)  # much longer than a sweep waits for a folder to be forgotten by whoever writes it
 
 
 def rubbish(session: Session, folders: Sequence[str]) -> set[str]:
     """Which of these folders of the store nobody needs. One named `{job}-{attempt}`: its job is known here, it is not
-    the attempt at work, and no version names it. One of an import: it was announced here, and no version names it."""
+    the attempt at work, and no version names it, nor a tune as its best so far. One of an import: it was announced
+    here, and no version names it."""
     jobs = {folder: folder.rpartition("-")[0] for folder in folders}
     query = select(JobRow.id, JobRow.attempt, JobRow.state)
     # Jobs first: one that has ended by now has its version by now.
@@ -26,7 +27,9 @@ def rubbish(session: Session, folders: Sequence[str]) -> set[str]:
     for part in _parts(folders):
         arrived |= set(session.scalars(select(ArrivalRow.folder).where(ArrivalRow.folder.in_(part))))
     for part in _parts(folders):
-        named |= set(session.scalars(select(VersionRow.folder).where(VersionRow.folder.in_(part))))
+        # Trials first: a tune hands the folder of its best to a version in one commit.
+        for column in (TrialRow.folder, VersionRow.folder):
+            named |= {folder for folder in session.scalars(select(column).where(column.in_(part))) if folder}
     working = {f"{row.id}-{row.attempt}" for row in found.values() if row.state in ("pending", "running")}
     return ({folder for folder, job in jobs.items() if job in found} | arrived) - named - working
 

@@ -3,7 +3,8 @@
 import logging
 import math
 import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,7 @@ from app.errors import Complaint, Conflict, Invalid, NotFound
 from app.services import attempts, datasets, gates, registry
 from app.services.attempts import Attempt
 from app.services.registry import CHAMPION, Gate, NewVersion, Promote
-from models import (
-    Frequency,
-    Progress,
-    Run,
-    TrainConfig,
-    TrainResult,
-    continued,
-)
+from models import Column, Frequency, Progress, Run, Series, TrainConfig, TrainResult, continued
 
 log = logging.getLogger("gatecast.worker")
 
@@ -41,6 +35,18 @@ class TrainAsk:
     revision: int | None = None
     promote: Promote = "if_better"
     warm_start_from: str | None = None
+
+
+def _nothing(_session: Session) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What else belongs to a job's end: further parts of its result, and writes of the same transaction."""
+
+    result: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    beside: Callable[[Session], None] = _nothing
 
 
 class _ChampionMoved(Exception):
@@ -83,20 +89,51 @@ def plan(session: Session, ask: TrainAsk, settings: Settings) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Learned:
+    """What a training has read and made."""
+
+    dataset: DatasetRow
+    series: Sequence[Series]
+    columns: Sequence[Column]
+    result: TrainResult
+
+
 def run(attempt: Attempt) -> None:
     """Train, publish, and end the job together with its version's row. Raises ValueError (unfit data), AppError,
     Stopped (checkpoint kept) and Fenced."""
+    learned = learn(attempt)
+    attempts.persist(
+        attempt.database, lambda session: attempts.log(session, attempt.job, attempt.number, learned.result.reasons)
+    )
+    published = publish(attempt, learned.result.artifact)
+    settle(attempt, learned, version(attempt, learned, published))
+    shutil.rmtree(folder_of(attempt), ignore_errors=True)
+
+
+def folder_of(attempt: Attempt) -> Path:
+    """The folder of the job's checkpoints."""
+    return attempt.settings.checkpoints / attempt.job
+
+
+def read(attempt: Attempt, session: Session) -> tuple[DatasetRow, Sequence[Series], Sequence[Column]]:
+    """The dataset that the job was asked for, its series and their covariates. Raises as `attempts.pinned_dataset`."""
+    dataset = attempts.pinned_dataset(session, attempt.spec)
+    series = datasets.read_series(session, dataset, revision=attempt.spec["revision"])
+    return dataset, series, datasets.read_columns(session, dataset, attempt.spec["revision"])
+
+
+def learn(attempt: Attempt) -> Learned:
+    """Train on what the job was asked for, going on from the checkpoint there is. Raises as `run`."""
     from models import train  # loads torch: in a worker's child only
 
     spec = attempt.spec
     attempt.on_progress(Progress(0, 0, "reading the series"))
     with attempt.database.read(attempt.workspace) as session:
-        dataset = attempts.pinned_dataset(session, spec)
+        dataset, series, columns = read(attempt, session)
         calendar = datasets.calendar_of(dataset)
-        series = datasets.read_series(session, dataset, revision=spec["revision"])
-        columns = datasets.read_columns(session, dataset, spec["revision"])
         start = _start(session, spec.get("warm_start_from"), attempt.settings)
-    folder = attempt.settings.checkpoints / attempt.job
+    folder = folder_of(attempt)
     if not folder.exists():
         attempts.persist(attempt.database, lambda session: attempts.restart(session, attempt.job, attempt.number))
         folder.mkdir(parents=True)
@@ -104,22 +141,25 @@ def run(attempt: Attempt) -> None:
     if start is not None:
         lineage["warm_start_from"] = spec["warm_start_from"]
     surroundings = Run(folder, attempt.device, attempt.on_progress, attempt.should_stop, start=start, lineage=lineage)
-    result = train(series, calendar, TrainConfig.parse(spec["config"]), surroundings, columns)
-    attempts.persist(
-        attempt.database, lambda session: attempts.log(session, attempt.job, attempt.number, result.reasons)
+    return Learned(
+        dataset, series, columns, train(series, calendar, TrainConfig.parse(spec["config"]), surroundings, columns)
     )
-    published = _publish(attempt, result.artifact)
-    new = _version(attempt, dataset, result, published)
+
+
+def settle(attempt: Attempt, learned: Learned, new: NewVersion, ending: Ending | None = None) -> None:
+    """Compare a published version with the champion, and end the job together with the version's row."""
     for _ in range(SCORINGS):
-        gate = gates.compare(attempt, series, columns, result)
+        gate = gates.compare(attempt, learned.series, learned.columns, learned.result)
         try:
-            _persist(attempt, new, gate)
-            break
+            attempts.persist(
+                attempt.database,
+                lambda session, gate=gate: _conclude(session, attempt, new, gate, ending or Ending()),
+                workspace=attempt.workspace,
+            )
+            return
         except _ChampionMoved:
             continue
-    else:
-        raise Conflict("The champion moved each time the new version was compared with it. Retry the job.")
-    shutil.rmtree(folder, ignore_errors=True)
+    raise Conflict("The champion moved each time the new version was compared with it. Retry the job.")
 
 
 def _start(session: Session, reference: str | None, settings: Settings) -> Path | None:
@@ -131,7 +171,7 @@ def _start(session: Session, reference: str | None, settings: Settings) -> Path 
     return store.verified(settings.store, version.folder, version.digest, store.PATIENCE)
 
 
-def _publish(attempt: Attempt, artifact: Path) -> Path:
+def publish(attempt: Attempt, artifact: Path) -> Path:
     """The artifact in the store, under the attempt's name. Until a row names it, it is rubbish to be swept."""
     reserved = store.reserve(attempt.settings.store, attempt.name)
     try:
@@ -143,10 +183,12 @@ def _publish(attempt: Attempt, artifact: Path) -> Path:
         raise
 
 
-def _version(attempt: Attempt, dataset: DatasetRow, result: TrainResult, published: Path) -> NewVersion:
+def version(attempt: Attempt, learned: Learned, published: Path, folder: str | None = None) -> NewVersion:
+    """What the registry is to record of a version published as `folder`, the attempt's own name unless it is given."""
+    dataset, result = learned.dataset, learned.result
     return NewVersion(
         model=attempt.spec["model"],
-        folder=attempt.name,
+        folder=folder or attempt.name,
         digest=store.digest(published),
         frequency=dataset.frequency or "",
         time_zone=dataset.time_zone,
@@ -168,13 +210,7 @@ def _version(attempt: Attempt, dataset: DatasetRow, result: TrainResult, publish
     )
 
 
-def _persist(attempt: Attempt, new: NewVersion, gate: Gate | None) -> None:
-    attempts.persist(
-        attempt.database, lambda session: _conclude(session, attempt, new, gate), workspace=attempt.workspace
-    )
-
-
-def _conclude(session: Session, attempt: Attempt, new: NewVersion, gate: Gate | None) -> None:
+def _conclude(session: Session, attempt: Attempt, new: NewVersion, gate: Gate | None, ending: Ending) -> None:
     """The version's row, the champion's move and the job's end, in the session's transaction."""
     attempts.load(session, attempt.job, attempt.number)  # an earlier commit of this very thing may have arrived
     if new.promote == "if_better" and _champion(session, new.model) != (gate.champion if gate else None):
@@ -184,6 +220,8 @@ def _conclude(session: Session, attempt: Attempt, new: NewVersion, gate: Gate | 
     row = registry.add_version(session, replace(new, gate=gate))
     promoted = _champion(session, new.model) == row.number
     result: dict[str, Any] = {"href": f"/v1/models/{new.model}/versions/{row.number}", "promoted": promoted}
+    result |= ending.result
+    ending.beside(session)
     if gate is not None:
         value = gate.value if math.isfinite(gate.value) else None
         compared = {"champion": gate.champion, "champion_value": gate.champion_value}

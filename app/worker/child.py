@@ -18,13 +18,19 @@ from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, WORK_HOLDS_S, Database
 from app.errors import FULL, AppError, Invalid, disk_full
 from app.http import logs
-from app.services import attempts, backtests, forecast_jobs, training
+from app.services import attempts, backtests, forecast_jobs, training, trying, tuning
 from app.services.attempts import Attempt, Fenced
 from app.worker.reporter import Reporter
 
 log = logging.getLogger("gatecast.worker")
 
-WORK = {"train": training.run, "backtest": backtests.run, "forecast": forecast_jobs.run}
+WORK = {
+    "train": training.run,
+    "tune": tuning.run,
+    "trial": trying.run,
+    "backtest": backtests.run,
+    "forecast": forecast_jobs.run,
+}
 NICE = 2  # on a shared CPU the server answers first
 UNKNOWN_END = 70  # exit status: the row could not be written; the parent tries again
 
@@ -35,10 +41,13 @@ def main() -> None:
     faulthandler.enable()
     settings = Settings()  # pyright: ignore[reportCallIssue] -- every field has a default
     logs.configure(settings.log_level, settings.log_format)
-    from models import devices, train  # loads torch
+    if "--light" not in sys.argv:
+        from models import train  # loads torch
 
-    assert train
+        assert train
     if "--report" in sys.argv:
+        from models import devices
+
         sys.stdout.write(json.dumps(devices()) + "\n")
         sys.stdout.flush()
         os.dup2(2, 1)  # the parent reads no further

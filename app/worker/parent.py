@@ -17,7 +17,7 @@ from dbos import DBOS, DBOSPortableJSONSerializer
 
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, WORK_HOLDS_S, Database
-from app.services import attempts, jobs, schedules
+from app.services import attempts, jobs, schedules, trials
 from app.worker import census
 from app.worker.slots import Slot, Spares, cores, end, new_name, slots_of
 
@@ -140,7 +140,8 @@ class Parent:
         )
         if number is None:
             return False
-        child = self.spares.take({"job": job_id, "attempt": number, "device": slot.device})
+        order = {"job": job_id, "attempt": number, "device": slot.device}
+        child = self.spares.light(order) if self._is_step(job_id) else self.spares.take(order)
         self.children[job_id, number] = child
         try:
             status = child.wait()
@@ -167,6 +168,14 @@ class Parent:
                     attempts.release(session, self.engine, workspace, most)
         except attempts.AWAY as error:
             log.warning("the database is away: %s", error)
+
+    def _is_step(self, job_id: str) -> bool:
+        """Whether the job is a tune, whose steps plan and do not train."""
+        try:
+            with self.database.read(EVERY_WORKSPACE) as session:
+                return attempts.kind_of(session, job_id) == trials.TUNE
+        except attempts.AWAY:
+            return False  # any child can take it
 
     def _stand_still_when_draining(self) -> None:
         """Keep the engine's record of this job open, so that another worker takes it; this process is about to exit."""

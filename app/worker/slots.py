@@ -154,11 +154,20 @@ class Spares:
             self._taken_at = time.monotonic()
             if child is None or child.poll() is not None:
                 child = self._start()
-            assert child.stdin is not None
-            with suppress(BrokenPipeError):  # it has died just now: the caller sees it end
-                child.stdin.write(json.dumps(order).encode() + b"\n")
-                child.stdin.flush()
+            self._give(child, order)
             return child
+
+    def _give(self, child: subprocess.Popen[bytes], order: dict[str, Any]) -> None:
+        assert child.stdin is not None
+        with suppress(BrokenPipeError):  # it has died just now: the caller sees it end
+            child.stdin.write(json.dumps(order).encode() + b"\n")
+            child.stdin.flush()
+
+    def light(self, order: dict[str, Any]) -> subprocess.Popen[bytes]:
+        """A child without torch, for an order that needs none: the spare stays for one that does."""
+        child = self._start("--light")
+        self._give(child, order)
+        return child
 
     def refill(self) -> None:
         """Start the next spare, a while after the last one was taken: loading torch would slow the job that begins."""

@@ -330,6 +330,20 @@ def test_schedules_are_added_paused_run_and_removed(gatecast: Gatecast, trained:
     assert "no schedule" in gatecast("schedules", "run", "nightly", status=1).stderr
 
 
+def test_a_tune_is_watched_and_its_trials_are_shown(gatecast: Gatecast, trained: str) -> None:
+    quick = ["--config=context=52", "--config=steps=3", "--config=segment=13", "--config=scaling=std", "--horizon=13"]
+    asked = ["tune", demo.DATASET, "tuned", *quick, "--space=hidden=4,8", "--space=learning_rate=0.001..0.01:log"]
+    said = gatecast(*asked, "--trials=2").output
+    for piece in ("trial 1: hidden", "best so far", "Trials, the best first", "0 *", "Leaderboard", "champion"):
+        assert piece in said or (piece == "0 *" and "1 *" in said), said
+    job = gatecast(*asked, "--trials=1", "--detach").stdout.strip()
+    assert "tuned on gasoline" in gatecast("jobs", "list", "--kind=tune").stdout
+    gatecast("jobs", "follow", job)
+    assert "completed" in gatecast("jobs", "trials", job).stdout
+    assert "/space/hiden" in gatecast("tune", demo.DATASET, "x", "--space=hiden=4", status=1).stderr
+    assert "name=values" in gatecast("tune", demo.DATASET, "x", "--space=hidden", status=2).stderr
+
+
 def test_a_failed_job_is_said_with_its_reason() -> None:
     error = Invalid("Too short to learn from.", code="unfit-data").document()
     with pytest.raises(Failed) as failed:
@@ -388,7 +402,8 @@ def test_a_server_that_is_not_there(gatecast: Gatecast) -> None:
 def test_help_explains_itself() -> None:
     result = CliRunner(env={"COLUMNS": "120"}).invoke(root, ["--help"])
     assert result.exit_code == 0
-    for command in ("serve", "worker", "migrate", "demo", "upload", "train", "forecast", "jobs", "models", "schedules"):
+    client = ("upload", "train", "tune", "forecast", "jobs", "models", "schedules")
+    for command in ("serve", "worker", "migrate", "demo", *client):
         assert f" {command} " in result.output
         shown = CliRunner(env={"COLUMNS": "120"}).invoke(root, [command, "--help"])
         assert shown.exit_code == 0

@@ -72,7 +72,7 @@ def test_a_refused_job_leaves_neither_row_nor_queue_entry(client: TestClient, da
 @pytest.mark.parametrize(
     ("changes", "pointer"),
     [
-        ({"kind": "tune"}, "/kind"),
+        ({"kind": "trial"}, "/"),
         ({"modle": "x"}, "/modle"),
         ({"config": {"hiden": 4}}, "/config/hiden"),
         ({"config": {"hidden": 3}}, "/config/hidden"),
@@ -92,14 +92,6 @@ def test_what_is_wrong_is_pointed_at(client: TestClient, changes: dict[str, Any]
     answer = client.post("/v1/jobs", json=TRAIN | changes)
     assert answer.status_code == 422
     assert [complaint["pointer"] for complaint in answer.json()["errors"]] == [pointer]
-
-
-def test_kinds_to_come_are_named_as_such(client: TestClient) -> None:
-    answer = client.post("/v1/jobs", json={"kind": "tune", "dataset": "hourly"})
-    assert "Not available in this release" in answer.json()["detail"]
-    answer = client.post("/v1/jobs", json={"kind": "guess"})
-    assert answer.status_code == 422
-    assert "Not available" not in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("body", ["", "[]", "null", '"train"', "{", '{"kind": null}', '{"kind": ["train"]}'])

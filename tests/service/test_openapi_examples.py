@@ -31,6 +31,7 @@ ORDER = [
     "create_job",
     "list_jobs",
     "show_job",
+    "list_trials",
     "cancel_job",
     "retry_job",
     "cancel_job",
@@ -113,8 +114,9 @@ class Replay:
         for parameter in operation.get("parameters", []):
             if parameter["in"] == "path":
                 schema, name = parameter["schema"], parameter["name"]
+                name, sign = ("tune", "job") if operation["operationId"] == "list_trials" else (name, name)
                 shown = self.names.get(name) or (schema.get("examples") or schema["enum"])[0]
-                path = path.replace("{" + name + "}", str(shown))
+                path = path.replace("{" + sign + "}", str(shown))
         return path
 
     def bodies(self, operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -155,8 +157,9 @@ class Replay:
         if media == "application/json" and "schema" in said.get(media, {}):
             schema = {**said[media]["schema"], "components": self.document["components"]}
             jsonschema_rs.Draft202012Validator(schema).validate(answer.json())
-        if name == "create_job" and answer.json()["kind"] == "train":
-            self.names["job"] = answer.json()["id"]
+        if name == "create_job":
+            kind = answer.json()["kind"]
+            self.names["job" if kind == "train" else kind] = answer.json()["id"]
 
 
 def test_every_example_runs_and_answers_as_documented(seeded: TestClient, app: FastAPI) -> None:

@@ -213,7 +213,7 @@ def test_it_goes_with_its_dataset_and_its_jobs_stay(client: TestClient, database
         ({"cron": "0 0 31 2 *"}, 422, "/cron"),
         ({"name": "a b"}, 422, "/name"),
         ({"dataset": "nothing"}, 404, "nothing"),
-        ({"job": {"kind": "tune"}}, 422, "/job"),
+        ({"job": {"kind": "trial"}}, 422, "/job"),
         ({"job": {**TRAIN, "dataset": "gasoline"}}, 422, "dataset"),
         ({"job": {**TRAIN, "config": {"hiden": 3}}}, 422, "hiden"),
         ({"job": {"kind": "backtest", "model": "nobody"}}, 404, "nobody"),

@@ -11,8 +11,8 @@ from pydantic import (
     RootModel,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
-    model_validator,
     with_config,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -24,17 +24,27 @@ from app.services.backtests import BacktestAsk
 from app.services.firing import Ask
 from app.services.forecast_jobs import ForecastAsk
 from app.services.queueing import INTERACTIVE, Priority, Standing, class_of
+from app.services.registry import Promote
 from app.services.training import TrainAsk
+from app.services.trials import Trial
+from app.services.tuning import MOST_MINUTES, MOST_TRIALS, USUAL_TRIALS, Metric, TuneAsk
 from models import TrainConfig
 
-Kind = Literal["train", "tune", "backtest", "forecast"]
-TO_COME = ("tune",)
+Kind = Literal["train", "tune", "trial", "backtest", "forecast"]
+Preset = Literal["fast", "balanced", "thorough"]
+Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True)]
 State = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 Baseline = Literal["naive", "seasonal_naive", "naive2", "auto_ets", "auto_theta", "auto_arima", "mstl"]
 PRIORITY: Any = Field(
     INTERACTIVE,
     description="`batch` waits until no `interactive` job does. The jobs of schedules are `batch`. Within each, the "
     "workspaces take turns, and each one's jobs come in the order they were asked for.",
+)
+PROMOTE: Any = Field(
+    "if_better",
+    description="Whether the new version becomes the champion: if its MASE on its held-out origins is lower than "
+    "the champion's there, over the steps that both were trained for; the job's `result.gate` has the figures, and "
+    "why it stayed where they do not decide. A model's first version does, unless `never`.",
 )
 REVISION = Field(None, ge=1, le=2**31 - 1, description="Revision of the dataset; left out: its newest one.")
 
@@ -44,46 +54,101 @@ FIELDS = {field.name for field in fields(TrainConfig)}
 with_config(ConfigDict(extra="forbid", allow_inf_nan=False))(TrainConfig)
 
 
+def _point_at_the_field(value: Any, validate: ValidatorFunctionWrapHandler) -> TrainConfig:
+    """The core's own refusals begin with the field's name: point there instead of at the whole config."""
+    try:
+        return validate(value)
+    except ValidationError as error:
+        lines: list[InitErrorDetails] = []
+        for found in error.errors():
+            name, _, message = found["msg"].removeprefix("Value error, ").partition(": ")
+            if found["type"] == "value_error" and not found["loc"] and name in FIELDS:
+                kind = PydanticCustomError("value_error", "{message}", {"message": message})
+                given = cast(dict[str, Any], value).get(name) if isinstance(value, dict) else None
+                lines.append(InitErrorDetails(type=kind, loc=(name,), input=given))
+        if not lines:
+            raise
+        raise ValidationError.from_exception_data("TrainConfig", lines) from error
+
+
+Config = Annotated[TrainConfig, WrapValidator(_point_at_the_field)]
+
+
 class TrainWork(In):
     """Train a new version of a model."""
 
     kind: Literal["train"]
     model: ModelName
     revision: int | None = REVISION
-    preset: Literal["fast", "balanced", "thorough"] | None = Field(
+    preset: Preset | None = Field(
         None, description="How much effort; what `config` leaves open is chosen by it from the data. Default: fast."
     )
-    config: TrainConfig = Field(default_factory=TrainConfig, description="What to train, as far as you care to say.")
+    config: Config = Field(default_factory=TrainConfig, description="What to train, as far as you care to say.")
     warm_start_from: ModelReference | None = Field(
         None,
         description="The version to start from: its networks learn on, shortly and in small steps unless `config` says "
         "otherwise, and stay as they are where nothing learned does better. What `config` leaves open is as in that "
         "version; a field that asks for another network is refused. `config.unfrozen` says how much may change.",
     )
-    promote: Literal["never", "if_better", "always"] = Field(
-        "if_better",
-        description="Whether the new version becomes the champion: if its MASE on its held-out origins is lower than "
-        "the champion's there, over the steps that both were trained for; the job's `result.gate` has the figures, and "
-        "why it stayed where they do not decide. A model's first version does, unless `never`.",
-    )
+    promote: Promote = PROMOTE
 
-    @field_validator("config", mode="wrap")
-    @classmethod
-    def _point_at_the_field(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> TrainConfig:
-        """The core's own refusals begin with the field's name: point there instead of at the whole config."""
-        try:
-            return validate(value)
-        except ValidationError as error:
-            lines: list[InitErrorDetails] = []
-            for found in error.errors():
-                name, _, message = found["msg"].removeprefix("Value error, ").partition(": ")
-                if found["type"] == "value_error" and not found["loc"] and name in FIELDS:
-                    kind = PydanticCustomError("value_error", "{message}", {"message": message})
-                    given = cast(dict[str, Any], value).get(name) if isinstance(value, dict) else None
-                    lines.append(InitErrorDetails(type=kind, loc=(name,), input=given))
-            if not lines:
-                raise
-            raise ValidationError.from_exception_data("TrainConfig", lines) from error
+
+class RangeIn(In):
+    """Numbers between two ends, both of which are tried."""
+
+    low: Number
+    high: Number
+    step: Number | None = Field(
+        None, description="Distance between values; left out: 1, or none where there is a fraction."
+    )
+    log: bool = Field(False, description="Whether values are spread by their logarithms; not beside `step`.")
+
+
+def _choices_or_range(value: Any, _validate: ValidatorFunctionWrapHandler) -> list[Any] | RangeIn:
+    """Without the names that pydantic gives the parts of a union, which would stand in the pointer."""
+    if isinstance(value, list):
+        return cast(list[Any], value)
+    if isinstance(value, dict):
+        return RangeIn.model_validate(value)
+    raise PydanticCustomError("choices_or_range", "expected a list of choices, or a range with low and high")
+
+
+Searched = Annotated[list[Any] | RangeIn, WrapValidator(_choices_or_range)]
+
+
+class TuneWork(In):
+    """Train many times with different values, and keep the best version."""
+
+    kind: Literal["tune"]
+    model: ModelName
+    revision: int | None = REVISION
+    preset: Preset | None = Field(None, description="As of a training, for what neither `config` nor `space` names.")
+    config: Config = Field(default_factory=TrainConfig, description="What all trials have in common.")
+    space: dict[str, Searched] | None = Field(
+        None,
+        description="What is searched: fields of `config`, each with a list of choices (`null`: left to the preset) or "
+        "a range. Left out: cell, layers, hidden, learning_rate, batch and scaling, as far as `config` leaves them "
+        "open. The first trial takes none of it and leaves all to the preset. `horizon`, `season` and `quantiles` "
+        "cannot be searched, since trials could not be compared, nor `seed`.",
+        examples=[{"hidden": [32, 64, 128], "learning_rate": {"low": 0.001, "high": 0.02, "log": True}}],
+    )
+    trials: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_TRIALS,
+        description=f"Most trials. Left out: {USUAL_TRIALS}, or, beside `minutes`, {MOST_TRIALS}.",
+    )
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        le=MOST_MINUTES,
+        description="No trial begins later than so many minutes after the first; those that still run are stopped as "
+        "soon as one has been completed.",
+    )
+    metric: Metric = Field(
+        "mase", description="What decides, on the origins that are held out from all trials; lower is better."
+    )
+    promote: Promote = PROMOTE
 
 
 class BacktestWork(In):
@@ -141,6 +206,12 @@ class TrainIn(TrainWork):
     priority: Priority = PRIORITY
 
 
+class TuneIn(TuneWork):
+    __doc__ = TuneWork.__doc__
+    dataset: DatasetName
+    priority: Priority = PRIORITY
+
+
 class BacktestIn(BacktestWork):
     __doc__ = BacktestWork.__doc__
     dataset: DatasetName
@@ -153,22 +224,11 @@ class ForecastJobIn(ForecastWork):
     priority: Priority = PRIORITY
 
 
-Work = TrainWork | BacktestWork | ForecastWork
+Work = TrainWork | TuneWork | BacktestWork | ForecastWork
 
 
-class JobIn(RootModel[Annotated[TrainIn | BacktestIn | ForecastJobIn, Field(discriminator="kind")]]):
+class JobIn(RootModel[Annotated[TrainIn | TuneIn | BacktestIn | ForecastJobIn, Field(discriminator="kind")]]):
     """What to do; `kind` says which fields there are."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _say_what_is_to_come(cls, value: Any) -> Any:
-        """Of the kinds to come, say that they are not here yet rather than that nobody knows them."""
-        kind: Any = cast(dict[str, Any], value).get("kind") if isinstance(value, dict) else None
-        if kind in TO_COME:
-            message = "Not available in this release; train, backtest and forecast are"
-            line = InitErrorDetails(type=PydanticCustomError("not_available", message), loc=("kind",), input=kind)
-            raise ValidationError.from_exception_data("JobIn", [line])
-        return cast(Any, value)
 
 
 def ask_of(work: Work, dataset: str) -> Ask:
@@ -176,11 +236,24 @@ def ask_of(work: Work, dataset: str) -> Ask:
     if isinstance(work, TrainWork):
         config = work.config.replace(preset=work.preset) if work.preset else work.config
         return TrainAsk(dataset, work.model, config, work.revision, work.promote, work.warm_start_from)
+    if isinstance(work, TuneWork):
+        config = work.config.replace(preset=work.preset) if work.preset else work.config
+        given = {name: getattr(work, name) for name in ("trials", "minutes", "metric", "revision", "promote")}
+        return TuneAsk(dataset, work.model, config, _space(work), **given)
     if isinstance(work, BacktestWork):
         given = work.model_dump(exclude={"kind", "baselines", "dataset", "priority"})
         return BacktestAsk(dataset=dataset, **given, baselines=tuple(work.baselines))
     keys, levels = None if work.series is None else tuple(work.series), tuple(work.quantiles)
     return ForecastAsk(dataset, work.model, work.revision, keys, work.horizon, levels, work.format)
+
+
+def _space(work: TuneWork) -> dict[str, Any] | None:
+    if work.space is None:
+        return None
+    plain = {
+        name: values.model_dump() if isinstance(values, RangeIn) else values for name, values in work.space.items()
+    }
+    return plain
 
 
 class ProgressOut(Out):
@@ -252,4 +325,40 @@ NO_PROGRESS = ProgressOut(
 
 class JobsOut(Out):
     jobs: list[JobOut]
+    next_page_token: str | None
+
+
+class TrialOut(Out):
+    """One trial of a tune."""
+
+    number: int = Field(description="From 0, which left everything to the preset.")
+    state: Literal["pending", "running", "completed", "pruned", "failed", "cancelled"] = Field(
+        description="`pruned`: stopped early, since it was worse than others at the same point or the time was used up."
+    )
+    best: bool = Field(description="Whether its value is the lowest so far.")
+    params: dict[str, Any] = Field(description="The values it tries.")
+    value: float | None = Field(description="What decides; lower is better.")
+    steps: int = Field(description="Optimisation steps done.")
+    duration_s: float | None = Field(description="From its first attempt to its end.")
+    reason: str | None = Field(description="Why it failed or was stopped.")
+    job: str
+
+    @classmethod
+    def of(cls, trial: Trial, best: bool) -> "TrialOut":
+        why = (trial.job.error or {}).get("detail") or (trial.job.result or {}).get("why")
+        return cls(
+            number=trial.row.number,
+            state=trial.state,  # pyright: ignore[reportArgumentType]
+            best=best,
+            params=trial.row.params,
+            value=trial.row.value,
+            steps=(trial.job.progress or {}).get("step", 0),
+            duration_s=None if trial.seconds is None else round(trial.seconds, 3),
+            reason=why,
+            job=trial.job.id,
+        )
+
+
+class TrialsOut(Out):
+    trials: list[TrialOut]
     next_page_token: str | None

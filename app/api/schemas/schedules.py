@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from app.api.schemas.common import NAME, DatasetName, In, Out
-from app.api.schemas.jobs import BacktestWork, ForecastWork, TrainWork
+from app.api.schemas.jobs import BacktestWork, ForecastWork, TrainWork, TuneWork
 from app.db.tables import DatasetRow, ScheduleRow
 
 Cron = Annotated[
@@ -28,7 +28,7 @@ class ScheduleIn(In):
     cron: Cron
     dataset: DatasetName
     job: Annotated[
-        TrainWork | BacktestWork | ForecastWork,
+        TrainWork | TuneWork | BacktestWork | ForecastWork,
         Field(
             discriminator="kind",
             description="As for `POST /v1/jobs`, without `dataset`; `revision` left out is the "
