@@ -72,7 +72,7 @@ def test_a_refused_job_leaves_neither_row_nor_queue_entry(client: TestClient, da
 @pytest.mark.parametrize(
     ("changes", "pointer"),
     [
-        ({"kind": "trial"}, "/"),
+        ({"kind": "trial"}, ""),
         ({"modle": "x"}, "/modle"),
         ({"config": {"hiden": 4}}, "/config/hiden"),
         ({"config": {"hidden": 3}}, "/config/hidden"),

@@ -157,8 +157,7 @@ class Replay:
         if media == "application/json" and "schema" in said.get(media, {}):
             schema = {**said[media]["schema"], "components": self.document["components"]}
             jsonschema_rs.Draft202012Validator(schema).validate(answer.json())
-        if name == "create_job":
-            kind = answer.json()["kind"]
+        if name == "create_job" and (kind := answer.json()["kind"]) in ("train", "tune"):
             self.names["job" if kind == "train" else kind] = answer.json()["id"]
 
 
