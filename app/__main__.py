@@ -1,4 +1,4 @@
-"""`gatecast`: run the server (serve, worker, migrate, demo) and use it (upload, train, tune, forecast, jobs, models …)."""
+"""`gatecast`: run the server (serve, worker, migrate, demo) and use it (upload, train, tune, forecast and others)."""
 
 import errno
 import gc
