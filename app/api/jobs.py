@@ -13,6 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from app import store
 from app.api.schemas.common import JobPath
 from app.api.schemas.jobs import JobIn, JobOut, JobsOut, Kind, State, TrialOut, TrialsOut, ask_of
 from app.db.session import Database
@@ -182,10 +183,13 @@ async def follow_job(
 @router.delete("/{job}", status_code=204, summary="Delete a job", responses=problems(404, 409))
 def delete_job(job: JobPath, request: Request, settings: AppSettings) -> None:
     """Deletes a job that has ended, with its events, its checkpoints, and the file or the backtest that it made. A
-    version that it made stays. What lies in the data folder of another machine is not reached from here."""
+    version that it made stays; the trials of a tune go with it. What lies in the data folder of another machine is not reached from here."""
     with database(request).write(workspace(request)) as session:
-        jobs.remove(session, job)
-    forecast_jobs.drop_files(settings, job)  # after the commit: a job that is there has its file
+        gone, folders = trials.remove(session, job)
+    for one in gone:
+        forecast_jobs.drop_files(settings, one)  # after the commit: a job that is there has its file
+    for folder in folders:
+        store.remove(settings.store, folder)
 
 
 @router.post("/{job}/cancel", summary="Cancel a job", responses=problems(404, 409))

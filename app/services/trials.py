@@ -217,6 +217,19 @@ def retry(session: Session, engine: Engine, job_id: str, max_queue: int) -> JobR
     return jobs.get(session, job_id)
 
 
+def remove(session: Session, job_id: str) -> tuple[list[str], list[str]]:
+    """Delete a job that has ended, and with a tune its trials; gives their ids, and the folders of the store that no
+    version names, to be dropped after the commit. Raises as `jobs.remove`, and Conflict for a trial."""
+    if (trial := find(session, job_id)) is not None:
+        raise Conflict(f"Job {job_id!r} is a trial of tune {trial.row.tune_id!r}, and is deleted with it.")
+    found = of(session, job_id)
+    gone, folders = [one.job.id for one in found], [one.row.folder for one in found if one.row.folder]
+    jobs.remove(session, job_id)
+    for one in gone:
+        jobs.remove(session, one)
+    return [job_id, *gone], folders
+
+
 # ---------------------------------------------------------------- words
 
 

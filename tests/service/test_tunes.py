@@ -246,6 +246,22 @@ def test_cancel_ends_the_open_trials_and_retry_goes_on_with_them(bench: Bench, s
     assert len(folders(settings)) == 1
 
 
+def test_deleting_a_tune_deletes_its_trials(bench: Bench, settings: Settings, database: Database) -> None:
+    tune = bench.ask()
+    bench.work(tune)
+    [first] = bench.open(tune)
+    bench.work(first)
+    assert len(folders(settings)) == 1
+    assert bench.client.delete(f"/v1/jobs/{first}").status_code == 409
+    assert bench.client.delete(f"/v1/jobs/{tune}").status_code == 409
+    bench.client.post(f"/v1/jobs/{tune}/cancel")
+    assert bench.client.delete(f"/v1/jobs/{tune}").status_code == 204
+    with database.read(EVERY_WORKSPACE) as session:
+        assert list(session.scalars(select(JobRow.id))) == []
+        assert list(session.scalars(select(TrialRow.job_id))) == []
+    assert folders(settings) == []
+
+
 def test_the_store_is_swept_of_all_but_the_best(bench: Bench, settings: Settings, database: Database) -> None:
     tune = bench.ask(trials=6)
     bench.work(tune)
