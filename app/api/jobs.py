@@ -183,7 +183,8 @@ async def follow_job(
 @router.delete("/{job}", status_code=204, summary="Delete a job", responses=problems(404, 409))
 def delete_job(job: JobPath, request: Request, settings: AppSettings) -> None:
     """Deletes a job that has ended, with its events, its checkpoints, and the file or the backtest that it made. A
-    version that it made stays; the trials of a tune go with it. What lies in the data folder of another machine is not reached from here."""
+    version that it made stays; the trials of a tune go with it. What lies in the data folder of another machine is not
+    reached from here."""
     with database(request).write(workspace(request)) as session:
         gone, folders = trials.remove(session, job)
     for one in gone:
