@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy import text
+
 from app.config import Settings
 
 ENDLESS = 1_000_000  # steps: hours
@@ -20,10 +22,15 @@ def until(found: Callable[[], Any]) -> None:
 
 def test_workers_of_other_sizes_keep_their_own_slots(jobs: Any, start_worker: Callable[..., Any]) -> None:
     """The one that starts last has one slot, the first has two: three jobs run at once."""
+    for slots in (2, 1):
+        there = len(jobs.client.get("/v1/system").json()["workers"])
+        start_worker(slots=slots)
+        until(lambda there=there: len(jobs.client.get("/v1/system").json()["workers"]) > there)
+    table = "queues" if jobs.database.is_sqlite else "dbos.queues"
+    query = text(f"select worker_concurrency from {table} where name = 'work'")
+    with jobs.database.engine.connect() as connection:  # the engine keeps one number for all workers: the last one's
+        until(lambda: connection.execute(query).scalar() == 1 or connection.rollback())
     started = [jobs.train(ENDLESS) for _ in range(3)]
-    start_worker(slots=2)
-    until(lambda: jobs.client.get("/v1/system").json()["workers"])
-    start_worker(slots=1)
     until(lambda: jobs.client.get("/v1/system").json()["queue"]["running"] == 3)
     workers = [jobs.show(job)["worker"] for job in started]
     assert sorted(workers.count(worker) for worker in set(workers)) == [1, 2]
