@@ -24,7 +24,7 @@ with TestClient(create_app(settings)) as client:
         assert answer.status_code == 200, (path, answer.status_code, answer.text)
     answer = client.post("/v1/forecasts", json={"inputs": [{"key": "a", "target": [1, 2, 3]}], "horizon": 2})
     assert answer.status_code == 200, answer.text
-print(sorted({"torch", "pandas", "scipy", "matplotlib"} & set(sys.modules)))
+print(sorted({"torch", "pandas", "scipy", "matplotlib", "optuna"} & set(sys.modules)))
 """
 
 
@@ -44,3 +44,14 @@ def test_the_core_front_door_is_free() -> None:
     code = "import models, sys; print(sorted({'torch', 'onnxruntime', 'onnx'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_runs_workers_and_plans_tunes_loads_neither_torch_nor_optuna() -> None:
+    """The parent of all children, and the child of a tune's step until it asks for proposals."""
+    for module, unwanted in (
+        ("app.worker.parent", {"torch", "optuna"}),
+        ("app.worker.child", {"torch", "optuna", "dbos"}),
+    ):
+        code = f"import {module}, sys; print(sorted({unwanted!r} & set(sys.modules)))"
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "[]", module
