@@ -1,6 +1,7 @@
 """Load from another process: wrk with requests made beforehand, and what it said."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -52,6 +53,7 @@ class Figures:
     requests: int
     size: float  # bytes an answer, headers included
     errors: int
+    cpu: float = 0.0  # milliseconds of the server's for each request
 
 
 def available() -> None:
@@ -73,7 +75,9 @@ def points(script: Path, series: int, first: int, epoch: int) -> Path:
     return script
 
 
-def drive(script: Path, url: str, connections: int, seconds: int) -> Figures:
+def drive(script: Path, url: str, connections: int, seconds: int, pid: int | None = None) -> Figures:
+    """A round of load on a server; with its process' id, what it cost it."""
+    before = cpu_s(pid)
     said = subprocess.run(
         ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), url],
         capture_output=True,
@@ -84,4 +88,14 @@ def drive(script: Path, url: str, connections: int, seconds: int) -> Figures:
     if found is None:
         raise SystemExit(f"wrk said nothing of use:\n{said}")
     rate, p50, p99, requests, size, errors = map(float, found[1].split())
-    return Figures(rate, p50 / 1000, p99 / 1000, int(requests), size / max(requests, 1), int(errors))
+    count = max(requests, 1)
+    cpu = 1000 * (cpu_s(pid) - before) / count
+    return Figures(rate, p50 / 1000, p99 / 1000, int(requests), size / count, int(errors), cpu)
+
+
+def cpu_s(pid: int | None) -> float:
+    """Seconds of processor time that a process has used, in all its threads."""
+    if pid is None:
+        return 0.0
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -65,6 +65,7 @@ class Bench:
     folder: Path
     place: Place
     options: argparse.Namespace
+    pid: int
     table: Table = field(default_factory=Table)
 
     def ask(self, ask: dict[str, Any], **headers: str) -> httpx.Response:
@@ -93,7 +94,7 @@ def answered(figures: Figures, size: float, what: str) -> Figures:
 
 
 @contextmanager
-def nothing(bench: Bench, body: bytes) -> Iterator[str]:
+def nothing(bench: Bench, body: bytes) -> Iterator[tuple[str, int]]:
     """A route that answers with these bytes."""
     file, port = bench.folder / "answer.json", free_port()
     file.write_bytes(body)
@@ -106,7 +107,7 @@ def nothing(bench: Bench, body: bytes) -> Iterator[str]:
                 break
             except httpx.TransportError:
                 time.sleep(0.05)
-        yield url
+        yield url, started.pid
     finally:
         started.terminate()
         started.wait()
@@ -121,14 +122,14 @@ def in_turn(bench: Bench, asks: list[dict[str, Any]], name: str) -> dict[str, li
     expected = [bench.ask(ask) for ask in asks]
     size = statistics.mean(len(each.content) + head_size(each) for each in expected)
     found: dict[str, list[tuple[Figures, Figures]]] = {"32": [], "1": []}
-    with nothing(bench, expected[0].content) as still:
+    with nothing(bench, expected[0].content) as (still, pid):
         for connections in (32, 1):
             load.drive(script, url, connections, 1)
             load.drive(script, still, connections, 1)
         for _ in range(bench.options.rounds):
             for connections in (32, 1):
-                ours = answered(load.drive(script, url, connections, bench.options.seconds), size, name)
-                base = load.drive(script, still, connections, bench.options.seconds)
+                ours = answered(load.drive(script, url, connections, bench.options.seconds, bench.pid), size, name)
+                base = load.drive(script, still, connections, bench.options.seconds, pid)
                 found[str(connections)].append((ours, base))
                 if name != "mixed":
                     same(bench.ask(asks[0]).json(), expected[0].json(), name)
@@ -145,7 +146,10 @@ def alone(bench: Bench, name: str, asks: list[dict[str, Any]], bars: tuple[float
     share = statistics.median(100 * ours.rate / base.rate for ours, base in many)
     bench.table.add(f"{name}: requests/s at 32 connections, share of the no-op", share, "%", *bars)
     rates = [statistics.median(pair[side].rate for pair in many) for side in (0, 1)]
-    print(f"  {rates[0]:,.0f}/s of {rates[1]:,.0f}/s")
+    cost = [1000 * statistics.median(pair[side].cpu for pair in many) for side in (0, 1)]
+    print(f"  {rates[0]:,.0f}/s of {rates[1]:,.0f}/s; CPU {cost[0]:.0f} us a request of the no-op's {cost[1]:.0f} us")
+    # What others do on the machine moves rates apart, but not what a request costs.
+    bench.table.add(f"{name}: the no-op's CPU a request, of ours", 100 * cost[1] / cost[0], "%", None)
     p50 = statistics.median(ours.p50 - base.p50 for ours, base in one)
     p99 = statistics.median(ours.p99 - base.p99 for ours, base in one)
     bench.table.add(f"{name}: p50 at one connection above the no-op's", p50, "ms", 0.6, 0.2)
@@ -306,10 +310,13 @@ def main() -> int:
         place = Place((options.keep or folder) / "data", options.database_url)
         fixtures.prepare(place, options.data)
         port = free_port()
-        stack.enter_context(process(folder / "api.log", place.environment, "serve", "--no-worker", "--port", str(port)))
+        arguments = ("serve", "--no-worker", "--port", str(port))
+        server = stack.enter_context(process(folder / "api.log", place.environment, *arguments))
         url = f"http://127.0.0.1:{port}"
         wait_ready(url)
-        bench = Bench(stack.enter_context(httpx.Client(base_url=url, timeout=600)), url, folder, place, options)
+        bench = Bench(
+            stack.enter_context(httpx.Client(base_url=url, timeout=600)), url, folder, place, options, server.pid
+        )
         acts = dict(zip(ROWS, (next_step, horizon, mixed, points, bulk), strict=True))
         for name in options.only:
             acts[name](bench)

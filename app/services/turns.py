@@ -224,9 +224,9 @@ class Turns:
                 _give(part.question, None)
             return
         windows, digest = len(found.rows), group[0].chosen.digest
-        each = found.seconds / windows
+        each = found.cpu / windows
         before = self._cost.get(digest, each)
-        self._cost[digest] = min(each, 0.8 * before + 0.2 * each)  # a busy machine makes nothing cheaper
+        self._cost[digest] = min(each, 0.8 * before + 0.2 * each)
         place = 0
         for part in group:
             stop = place + len(part.series)
@@ -240,17 +240,19 @@ class Turns:
 
 @dataclass(slots=True)
 class Computed:
-    """What a group's forward gave: each window's row of the document, the notes about them, the seconds it took."""
+    """What a group's forward gave: each window's row of the document, the notes about them, the seconds it took, and
+    those of the processor, which a busy machine does not stretch."""
 
     rows: list[bytes]
     notes: Sequence[Note]
     seconds: float
+    cpu: float
 
 
 def computed(group: Sequence[Part]) -> Computed | None:
     """The forecasts of a group of questions of one shape to one version on one calendar, in one batch. None when one of
     them cannot be answered: alone, each will hear whether it is that one."""
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.thread_time()
     first = group[0]
     series = [one for part in group for one in part.series]
     dated = [one for part in group for one in part.dated]
@@ -259,7 +261,7 @@ def computed(group: Sequence[Part]) -> Computed | None:
         rows = forecast_answers.rows(found, first.question.timestamps)
     except (AppError, ValueError, RuntimeError):
         return None
-    return Computed(rows, found.notes, time.perf_counter() - began)
+    return Computed(rows, found.notes, time.perf_counter() - began, time.thread_time() - cpu)
 
 
 def about(notes: Sequence[Note], start: int, stop: int, own: Sequence[Note]) -> list[Note]:
