@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app import store
@@ -180,15 +180,18 @@ async def follow_job(
         await asyncio.sleep(LOOK_EVERY)
 
 
-@router.delete("/{job}", status_code=204, summary="Delete a job", responses=problems(404, 409))
+@router.delete("/{job}", status_code=204, summary="Delete a job", responses=problems(404, 409, 503))
 def delete_job(job: JobPath, request: Request, settings: AppSettings) -> None:
     """Deletes a job that has ended, with its events, its checkpoints, and the file or the backtest that it made. A
     version that it made stays; the trials of a tune go with it. What lies in the data folder of another machine is not
     reached from here."""
+    with database(request).read(workspace(request)) as session:
+        trials.removable(session, job)
+    forecast_jobs.drop_files(settings, job)  # first: while its row is there, it can be asked for again
     with database(request).write(workspace(request)) as session:
         gone, folders = trials.remove(session, job)
-    for one in gone:
-        forecast_jobs.drop_files(settings, one)  # after the commit: a job that is there has its file
+    for one in gone[1:]:
+        forecast_jobs.drop_files(settings, one)
     for folder in folders:
         store.remove(settings.store, folder)
 
@@ -288,13 +291,23 @@ def download_result(job: JobPath, request: Request, session: ReadSession, settin
     }
     if is_known(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    _check_range(request, file.path.stat().st_size)
-    return FileResponse(file.path, headers=headers, media_type=file.media, filename=file.name)
+    span = _check_range(request, file.size)
+    if file.path is not None:
+        return FileResponse(file.path, headers=headers, media_type=file.media, filename=file.name)
+    if request.headers.get("if-range", headers["ETag"]) != headers["ETag"]:
+        span = None
+    first, end = span or (0, file.size)
+    headers |= {"Accept-Ranges": "bytes", "Content-Length": str(end - first)}
+    headers["Content-Disposition"] = f'attachment; filename="{file.name}"'
+    if span is not None:
+        headers["Content-Range"] = f"bytes {first}-{end - 1}/{file.size}"
+    content = iter(()) if request.method == "HEAD" else forecast_jobs.read(settings, job, file, (first, end))
+    return StreamingResponse(content, 206 if span else 200, headers, file.media)
 
 
-def _check_range(request: Request, size: int) -> None:
-    """Drop a `Range` of no known form, or of several parts, which RFC 9110 (14.2) lets a server ignore. Raises
-    NoSuchRange when it lies beyond the file."""
+def _check_range(request: Request, size: int) -> tuple[int, int] | None:
+    """The bytes asked for, the first and the one after the last; None: all. A `Range` of no known form, or of several
+    parts, is dropped, which RFC 9110 (14.2) lets a server do. Raises NoSuchRange when it lies beyond the file."""
     asked = RANGE.fullmatch(request.headers.get("range", "").strip())
     first, last = asked.groups() if asked else ("", "")
     if (first and last and int(first) > int(last)) or not (first or last):
@@ -302,6 +315,11 @@ def _check_range(request: Request, size: int) -> None:
     elif int(first or 0) >= size or (not first and int(last) == 0):
         detail = f"Range: expected bytes 0 to {size - 1}, got {asked.group() if asked else ''}."
         raise NoSuchRange(detail, headers={"Content-Range": f"bytes */{size}"})
+    elif not first:
+        return max(0, size - int(last)), size
+    else:
+        return int(first), min(size, int(last) + 1) if last else size
+    return None
 
 
 def shown(session: ReadSession, row: JobRow) -> JobOut:

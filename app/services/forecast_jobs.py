@@ -6,7 +6,7 @@ whole is never computed again, so an attempt goes on where the one before was ki
 """
 
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import store
-from app.config import Settings
+from app.config import Bucket, Settings
 from app.db.tables import DatasetRow, SeriesRow
 from app.errors import FULL, Conflict, NotFound, Unavailable, disk_full
 from app.services import attempts, datasets, forecast_answers, forecast_parts, forecasts, jobs
@@ -50,9 +50,11 @@ class ForecastAsk:
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A finished job's file: where it lies, its media type, the name to keep it under, its digest (`sha256:…`)."""
+    """A finished job's file: where it lies (None: in the object store), its size and media type, the name to keep it
+    under, its digest (`sha256:…`)."""
 
-    path: Path
+    path: Path | None
+    size: int
     media: str
     name: str
     digest: str
@@ -121,21 +123,32 @@ def run(attempt: Attempt) -> None:
 
 def result(session: Session, settings: Settings, job_id: str) -> ResultFile:
     """The file that a forecast job has made. Raises NotFound while there is none, and for a job of another kind, saying
-    where to look instead; Unavailable when the file is not in this server's data folder any more."""
+    where to look instead; Unavailable when the file is neither in the object store nor in this server's data folder."""
     job = jobs.get(session, job_id)
     if job.kind != "forecast":
         where = f"; what it made is at {job.result['href']}" if job.result else ""
         raise NotFound(f"Job {job_id!r} is of kind {job.kind}, which makes no file{where}.", code="no-result")
     if job.result is None:
         raise NotFound(f"Job {job_id!r} has no result: it is {job.state}.", code="no-result")
-    path = _results(settings) / job.result["file"]
-    if not path.is_file() or path.stat().st_size != job.result["size_bytes"]:
-        raise Unavailable(
-            f"The result of job {job_id!r} is not in this server's data folder as it was written: "
-            "bring the file back, or ask for the forecast anew.",
-            code="result-lost",
-        )
-    return ResultFile(path, MEDIA[job.spec["format"]], path.name, job.result["digest"])
+    name, size = job.result["file"], job.result["size_bytes"]
+    path: Path | None = _results(settings) / name
+    if not path.is_file() or path.stat().st_size != size:
+        where, path = "this server's data folder", None
+        if isinstance(settings.store, Bucket):
+            where = f"the object store or {where}"
+        if not isinstance(settings.store, Bucket) or not store.has_result(settings.store, job_id, name, size):
+            raise Unavailable(
+                f"The result of job {job_id!r} is not in {where} as it was written: "
+                "bring the file back, or ask for the forecast anew.",
+                code="result-lost",
+            )
+    return ResultFile(path, size, MEDIA[job.spec["format"]], name, job.result["digest"])
+
+
+def read(settings: Settings, job_id: str, file: ResultFile, span: tuple[int, int]) -> Iterator[bytes]:
+    """The bytes of a file in the object store, from the first to before the second of `span`. Raises StoreAway."""
+    assert isinstance(settings.store, Bucket)
+    return store.read_result(settings.store, job_id, file.name, span)
 
 
 def _next(attempt: Attempt, chosen: Chosen, at: Reach) -> tuple[Any, Reach] | None:
@@ -180,11 +193,13 @@ def _publish(attempt: Attempt, parts: Sequence[Path]) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     with attempt.database.read(attempt.workspace) as session:
         attempts.load(session, attempt.job, attempt.number)  # only the job's holder may drop what is there
-    for left in (*folder.glob(f"{attempt.job}-*"), *folder.glob(f".{attempt.job}-*")):
-        left.unlink(missing_ok=True)
+    _drop(attempt.settings, attempt.job, store.PATIENCE)
     rows = forecast_parts.join(parts, path := folder / name, attempt.should_stop)
     about = {"format": attempt.spec["format"], "media_type": MEDIA[attempt.spec["format"]]}
     measured = {"rows": rows, "size_bytes": path.stat().st_size, "digest": forecast_parts.digest(path)}
+    if isinstance(attempt.settings.store, Bucket):
+        store.keep_result(attempt.settings.store, attempt.job, path, store.PATIENCE)
+        path.unlink()
     return {"href": f"/v1/jobs/{attempt.job}/result", "file": name, **about, **measured}
 
 
@@ -212,10 +227,17 @@ def _refuse_unknown(session: Session, dataset: DatasetRow, revision: int, keys: 
 
 
 def drop_files(settings: Settings, job_id: str) -> None:
-    """Delete what a job that is gone has left in this data folder: its file, its parts, its checkpoints."""
+    """Delete what a job keeps in this data folder and in the object store: its file, its parts, its checkpoints.
+    Raises StoreAway."""
+    _drop(settings, job_id, 0.0)
+    shutil.rmtree(settings.checkpoints / job_id, ignore_errors=True)
+
+
+def _drop(settings: Settings, job_id: str, patience: float) -> None:
+    if isinstance(settings.store, Bucket):
+        store.drop_results(settings.store, job_id, patience)
     for left in (*_results(settings).glob(f"{job_id}-*"), *_results(settings).glob(f".{job_id}-*")):
         left.unlink(missing_ok=True)
-    shutil.rmtree(settings.checkpoints / job_id, ignore_errors=True)
 
 
 def _results(settings: Settings) -> Path:

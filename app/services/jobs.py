@@ -220,13 +220,21 @@ def cancel(session: Session, job_id: str) -> JobRow:
     return job
 
 
-def remove(session: Session, job_id: str) -> None:
-    """Delete a job that has ended, with its events and the backtest it was; a version that it made stays. The caller
-    drops its files after the commit. Raises NotFound, and Conflict while it waits or runs."""
+def ended(session: Session, job_id: str) -> JobRow:
+    """A job that has ended. Raises NotFound, and Conflict while it waits or runs."""
     job = get(session, job_id)
+    if job.state not in ENDED:
+        raise Conflict(f"Job {job_id!r} is {job.state}: cancel it first, or wait for its end.")
+    return job
+
+
+def remove(session: Session, job_id: str) -> None:
+    """Delete a job that has ended, with its events and the backtest it was; a version that it made stays. Raises
+    NotFound, and Conflict while it waits or runs."""
+    job = ended(session, job_id)
     gone = delete(JobRow).where(JobRow.id == job_id, JobRow.state.in_(ENDED)).returning(JobRow.id)
     if session.execute(gone).first() is None:
-        raise Conflict(f"Job {job_id!r} is {job.state}: cancel it first, or wait for its end.")
+        raise Conflict(f"Job {job.id!r} is tried again just now.")
 
 
 def retry(session: Session, engine: Engine, job_id: str, max_queue: int) -> JobRow:

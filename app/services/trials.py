@@ -217,11 +217,17 @@ def retry(session: Session, engine: Engine, job_id: str, max_queue: int) -> JobR
     return jobs.get(session, job_id)
 
 
-def remove(session: Session, job_id: str) -> tuple[list[str], list[str]]:
-    """Delete a job that has ended, and with a tune its trials; gives their ids, and the folders of the store that no
-    version names, to be dropped after the commit. Raises as `jobs.remove`, and Conflict for a trial."""
+def removable(session: Session, job_id: str) -> None:
+    """Raises NotFound, and Conflict for a job that waits or runs, or is a trial."""
+    jobs.ended(session, job_id)
     if (trial := find(session, job_id)) is not None:
         raise Conflict(f"Job {job_id!r} is a trial of tune {trial.row.tune_id!r}, and is deleted with it.")
+
+
+def remove(session: Session, job_id: str) -> tuple[list[str], list[str]]:
+    """Delete a job that has ended, and with a tune its trials; gives their ids, and the folders of the store that no
+    version names, to be dropped after the commit. Raises as `removable`."""
+    removable(session, job_id)
     found = of(session, job_id)
     gone, folders = [one.job.id for one in found], [one.row.folder for one in found if one.row.folder]
     jobs.remove(session, job_id)

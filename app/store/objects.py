@@ -3,6 +3,7 @@ copied into the other:
 
     {prefix}/{name}/weights.safetensors, forward.onnx, manifest.json
     {prefix}/.gatecast            says that a server may write here
+    {prefix}/.results/{job}/…     the file that a forecast job has made; a version is not called so
 
 The manifest is written last and deleted first: a name without one is not a version. Endpoint and credentials are the
 usual AWS_* variables; the client library reads them, nothing here does.
@@ -13,7 +14,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gatecast")
 
 MARKER = ".gatecast"
+RESULTS = ".results"
 IN_PARTS = 64 * 1024 * 1024  # larger files are sent in parts, whose remains a kill leaves hidden in the bucket
 CHUNK = 1024 * 1024
 PAUSE = 1.0  # seconds between two tries of somebody who is patient
@@ -121,6 +123,55 @@ def sweep(bucket: Bucket, rubbish: Collection[str], now: float, grace_s: float) 
             remove(bucket, name)
             swept.append(name)
     return swept
+
+
+# ---------------------------------------------------------------- the files of forecast jobs
+
+
+def keep_result(bucket: Bucket, job: str, path: Path, patience: float) -> None:
+    """Send a job's file, under its own name. Raises StoreAway."""
+
+    def send() -> None:
+        with _asking():
+            import obstore
+
+            in_parts = path.stat().st_size > IN_PARTS
+            obstore.put(_client(bucket), f"{RESULTS}/{job}/{path.name}", path, use_multipart=in_parts)
+
+    _patiently(send, patience)
+
+
+def has_result(bucket: Bucket, job: str, name: str, size: int) -> bool:
+    """Whether the file is there, with its size. Raises StoreAway."""
+    with _asking():
+        import obstore
+
+        try:
+            return obstore.head(_client(bucket), f"{RESULTS}/{job}/{name}")["size"] == size
+        except FileNotFoundError:
+            return False
+
+
+def read_result(bucket: Bucket, job: str, name: str, span: tuple[int, int]) -> Iterator[bytes]:
+    """Its bytes from the first to before the second of `span`, as they arrive. Raises StoreAway, before the first."""
+    with _asking():
+        import obstore
+
+        found = obstore.get(_client(bucket), f"{RESULTS}/{job}/{name}", options={"range": span})
+    return (bytes(chunk) for chunk in found.stream(min_chunk_size=CHUNK))
+
+
+def drop_results(bucket: Bucket, job: str, patience: float) -> None:
+    """Delete every file of a job. Raises StoreAway."""
+
+    def drop() -> None:
+        with _asking():
+            import obstore
+
+            if left := [found["path"] for found in _listed(bucket, f"{RESULTS}/{job}")]:
+                obstore.delete(_client(bucket), left)
+
+    _patiently(drop, patience)
 
 
 # ---------------------------------------------------------------- one try

@@ -261,3 +261,47 @@ def test_a_folder_that_takes_no_files_is_said(begin: Callable[..., Attempt], set
     with pytest.raises(Unavailable, match="cannot be written") as refused:
         forecast_jobs.run(attempt)
     assert isinstance(refused.value, AppError)
+
+
+# ---------------------------------------------------------------- in an object store
+
+
+def test_a_file_in_the_object_store_is_handed_out_by_any_server(
+    object_store: Any, settings: Settings, database: Database, tmp_path: Path
+) -> None:
+    """Made by one machine, downloaded from another that has nothing of it: whole and in parts; gone with its job."""
+    from app.main import create_app
+
+    shared = {
+        "store_url": object_store.url,
+        "database_url": settings.database_url or f"sqlite:///{settings.data}/gatecast.db",
+    }
+    one, two = (Settings(data=tmp_path / name, **shared) for name in ("one", "two"))
+    source = next(settings.store.iterdir())
+    for file in source.iterdir():
+        object_store.write(f"{source.name}/{file.name}", file.read_bytes())
+    with TestClient(create_app(two)) as client:
+        job = client.post("/v1/jobs", json=ASK | {"format": "csv"}).json()["id"]
+        with database.write(EVERY_WORKSPACE) as session:
+            number = attempts.begin(session, job, 1, "worker", "cpu")
+            assert number is not None
+            row = attempts.load(session, job, number)
+            attempt = Attempt(database, one, job, number, row.kind, row.workspace, row.spec, "cpu")
+        forecast_jobs.run(attempt)
+        key = f".results/{job}/{job}-1.csv"
+        assert [name for name in object_store.listed() if name.startswith(".results")] == [key]
+        assert not list((tmp_path / "one" / "results").iterdir())
+        said, href = client.get(f"/v1/jobs/{job}").json()["result"], f"/v1/jobs/{job}/result"
+        whole = client.get(href)
+        assert (whole.status_code, len(whole.content)) == (200, said["size_bytes"])
+        assert "sha256:" + hashlib.sha256(whole.content).hexdigest() == said["digest"]
+        for asked, span in (("100-199", slice(100, 200)), ("100-", slice(100, None)), ("-7", slice(-7, None))):
+            part = client.get(href, headers={"Range": f"bytes={asked}"})
+            assert (part.status_code, part.content) == (206, whole.content[span])
+            assert part.headers["content-range"].endswith(f"/{said['size_bytes']}")
+        stale = client.get(href, headers={"Range": "bytes=0-9", "If-Range": '"other"'})
+        assert (stale.status_code, len(stale.content)) == (200, said["size_bytes"])
+        head = client.head(href)
+        assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(said["size_bytes"]))
+        assert client.delete(f"/v1/jobs/{job}").status_code == 204
+        assert [name for name in object_store.listed() if name.startswith(".results")] == []
