@@ -131,9 +131,10 @@ def result(session: Session, settings: Settings, job_id: str) -> ResultFile:
     if job.result is None:
         raise NotFound(f"Job {job_id!r} has no result: it is {job.state}.", code="no-result")
     name, size = job.result["file"], job.result["size_bytes"]
-    path: Path | None = _results(settings) / name
-    if not path.is_file() or path.stat().st_size != size:
-        where, path = "this server's data folder", None
+    here = _results(settings) / name
+    path = here if here.is_file() and here.stat().st_size == size else None
+    if path is None:
+        where = "this server's data folder"
         if isinstance(settings.store, Bucket):
             where = f"the object store or {where}"
         if not isinstance(settings.store, Bucket) or not store.has_result(settings.store, job_id, name, size):

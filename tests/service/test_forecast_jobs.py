@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
+from app import store
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
 from app.errors import AppError, Conflict, NotFound, Unavailable
+from app.main import create_app
 from app.services import attempts, forecast_jobs, jobs
 from app.services.attempts import Attempt, Fenced
 from models import Stopped
@@ -270,16 +273,16 @@ def test_a_file_in_the_object_store_is_handed_out_by_any_server(
     object_store: Any, settings: Settings, database: Database, tmp_path: Path
 ) -> None:
     """Made by one machine, downloaded from another that has nothing of it: whole and in parts; gone with its job."""
-    from app.main import create_app
-
     shared = {
         "store_url": object_store.url,
         "database_url": settings.database_url or f"sqlite:///{settings.data}/gatecast.db",
     }
     one, two = (Settings(data=tmp_path / name, **shared) for name in ("one", "two"))
     source = next(settings.store.iterdir())
+    reserved = store.reserve(one.store, source.name)
     for file in source.iterdir():
-        object_store.write(f"{source.name}/{file.name}", file.read_bytes())
+        shutil.copyfile(file, reserved / file.name)
+    store.publish(one.store, reserved, source.name)
     with TestClient(create_app(two)) as client:
         job = client.post("/v1/jobs", json=ASK | {"format": "csv"}).json()["id"]
         with database.write(EVERY_WORKSPACE) as session:
