@@ -79,7 +79,7 @@ def drive(script: Path, url: str, connections: int, seconds: int, pid: int | Non
     """A round of load on a server; with its process' id, what it cost it."""
     before = cpu_s(pid)
     said = subprocess.run(
-        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), url],
+        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script), url],
         capture_output=True,
         text=True,
         check=True,
