@@ -44,13 +44,13 @@ BARS = {32: (4.0, 7.0), 1: (2.0, 3.5)}
 
 @dataclass(frozen=True)
 class Target:
-    """One server that answers a row: whose it is, its mode, where it is, what it is asked, its processes' session."""
+    """One server that answers a row: whose it is, its mode, where it is, what it is asked, its process."""
 
     name: str
     mode: str
     url: str
     ask: dict[str, Any]
-    session: int
+    pid: int
 
     @property
     def label(self) -> str:
@@ -94,17 +94,21 @@ def running(started: list[str], folder: Path, env: dict[str, str], log: Path) ->
             server.wait()
 
 
-def used(session: int) -> float:
-    """CPU seconds so far of all processes of a session: a server and what it started."""
-    ticks = 0
+def used(pid: int) -> float:
+    """CPU seconds so far of a process and of all that it started, and they in turn."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         except OSError:  # gone meanwhile
             continue
-        if int(fields[3]) == session:
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / TICKS
+        number = int(stat.parent.name)
+        parents[number], ticks[number] = int(fields[1]), int(fields[11]) + int(fields[12])
+    family = {pid}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    return sum(ticks.get(number, 0) for number in family) / TICKS
 
 
 @contextmanager
@@ -170,12 +174,12 @@ def measured(targets: list[Target], options: argparse.Namespace, folder: Path) -
     for turn in range(options.rounds + 1):  # the first one warms
         for connections in BARS:
             for target, script in zip(targets, scripts, strict=True):
-                before = used(target.session)
+                before = used(target.pid)
                 figures = load.drive(script, target.url, connections, options.seconds if turn else 1)
                 if figures.errors:
                     print(f"  {target.label}: {figures.errors} of {figures.requests} requests went wrong or timed out")
                 if turn and figures.requests:
-                    cpu = 1000 * (used(target.session) - before) / figures.requests
+                    cpu = 1000 * (used(target.pid) - before) / figures.requests
                     found.setdefault((target.label, connections), []).append(Round(figures.rate, cpu))
     return found
 

@@ -1,27 +1,37 @@
 """`gatecast migrate`: our tables by Alembic, then the job engine's own, in that order, one process at a time."""
 
+import functools
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from dbos import run_dbos_database_migrations
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 import migrations
 from app.db import postgres
 from app.db.session import Database
 from app.db.tables import Base
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 LOCK = 7_241_001  # any constant: names the advisory lock that serialises migrations on PostgreSQL
 
 
-def config(connection: Connection | None = None) -> Config:
+class NoSuchRevision(Exception):
+    """The revision that was asked for, or that the database is at, is none of this program's."""
+
+
+# Alembic takes 11 MB and a while to load: a server whose tables are new enough does without.
+
+
+def config(connection: Connection | None = None) -> "Config":
     """Alembic's configuration: the migrations that ship inside the package, over a connection that the caller owns."""
+    from alembic.config import Config
+
     made = Config()
     made.set_main_option("script_location", str(Path(migrations.__file__).parent))
     made.set_main_option("file_template", "%%(year)d_%%(month).2d_%%(day).2d_%%(slug)s")
@@ -41,25 +51,50 @@ def _alone(database: Database) -> Generator[Connection]:
 
 
 def migrate(database: Database, revision: str = "head") -> None:
-    """Bring the database to `revision` ("head": the newest; "base": empty), then the engine's tables to its newest."""
+    """Bring the database to `revision` ("head": the newest; "base": empty), then the engine's tables to its newest.
+    Raises NoSuchRevision."""
     with _alone(database) as connection:
-        if revision == "base" or (revision != "head" and revision < (current(connection) or "")):
-            command.downgrade(config(connection), revision)
-        else:
-            command.upgrade(config(connection), revision)
+        if revision != "head" or current(connection) != newest():
+            _move(connection, revision)
     if revision != "base":
         run_dbos_database_migrations(database.url)
 
 
+def _move(connection: Connection, revision: str) -> None:
+    from alembic import command
+    from alembic.util import CommandError
+
+    down = revision == "base" or (revision != "head" and revision < (current(connection) or ""))
+    try:
+        (command.downgrade if down else command.upgrade)(config(connection), revision)
+    except CommandError as error:
+        raise NoSuchRevision(str(error)) from error
+
+
 def current(connection: Connection) -> str | None:
     """The Alembic revision the database is at; None when it has never been migrated."""
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.scalar(text("select version_num from alembic_version"))
+
+
+@functools.cache
+def newest() -> str:
+    """The newest of the migrations that ship inside the package: the one that no other comes after."""
+    files = (Path(migrations.__file__).parent / "versions").glob("[0-9]*.py")
+    said = [file.read_text(encoding="utf-8") for file in files]
+    names, before = (
+        {found[1] for one in said if (found := re.search(rf"^{word} = \"(\w+)\"$", one, re.M))}
+        for word in ("revision", "down_revision")
+    )
+    (head,) = names - before
+    return head
 
 
 def is_current(database: Database) -> bool:
     """Whether the database is at this program's newest revision."""
     with database.engine.connect() as connection:
-        return current(connection) == ScriptDirectory.from_config(config()).get_current_head()
+        return current(connection) == newest()
 
 
 def _is_ours(name: str | None, kind: str, _parents: object) -> bool:
@@ -69,6 +104,9 @@ def _is_ours(name: str | None, kind: str, _parents: object) -> bool:
 
 def drift(connection: Connection) -> list[object]:
     """What autogenerate would change: empty when migrations and tables agree."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
     context = MigrationContext.configure(
         connection,
         opts={

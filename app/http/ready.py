@@ -2,12 +2,11 @@
 
 import logging
 
-from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import store
 from app.config import Settings
-from app.db.migrate import is_current, migrate
+from app.db.migrate import NoSuchRevision, is_current, migrate
 from app.db.session import Database
 from app.errors import Complaint, Unavailable
 from app.services import shipped
@@ -47,7 +46,7 @@ def migrated(settings: Settings, database: Database, revision: str = "head", own
             shipped.rename_own(database, own_base)
         if revision == "head" and (why_not := shipped.install(settings, database)):
             log.warning("%s", why_not)
-    except CommandError as error:
+    except NoSuchRevision as error:
         raise Unavailable(
             f"The database cannot be brought to {revision!r}: {str(error).rstrip('.')}.", code="not-ready"
         ) from error

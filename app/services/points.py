@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from sqlalchemy.orm import Session
 
 from app.db.tables import ColumnRow, DatasetRow, RevisionRow
 from app.errors import Complaint, Invalid
 from app.services.changes import STATIC, statics_at
 from app.services.codecs import Floats, Ints
+from app.services.ingest.arrow import pa
 from app.services.ingest.stamps import parse_time
 from app.services.revisions import revision_of
 from app.services.segments import TARGET, Painted
@@ -103,7 +103,7 @@ def _rows_of(
     calendar: Calendar,
     rows: Sequence[Any],
     painted: Mapping[int, Mapping[str, Painted]],
-) -> pa.Table:
+) -> Any:
     covariates = columns_at(session, at)
     statics = statics_at(session, [row.id for row in rows], at.number) if covariates else {}
     names = next(names for names in NAMES if not set(names) & set(covariates))
@@ -160,12 +160,12 @@ def _reach(columns: Iterable[Painted]) -> tuple[int, int]:
     return min((first for first, _ in steps), default=0), max((last for _, last in steps), default=-1)
 
 
-def _instants(times: Ints, calendar: Calendar) -> pa.Array:
+def _instants(times: Ints, calendar: Calendar) -> Any:
     values = pa.array(times)
     return values if calendar.frequency.is_integer else values.cast(pa.timestamp("us", calendar.time_zone))
 
 
-def _covariate(values: Floats, column: ColumnRow) -> pa.Array:
+def _covariate(values: Floats, column: ColumnRow) -> Any:
     """Numbers as they are, categories by name."""
     if column.kind != "category":
         return pa.array(values)

@@ -26,18 +26,37 @@ with TestClient(create_app(settings)) as client:
     assert answer.status_code == 200, answer.text
 print(sorted({"torch", "pandas", "scipy", "matplotlib", "optuna"} & set(sys.modules)))
 """
+# What a start over tables that are new enough, and a forecast in JSON, do without.
+AGAIN = """
+import sys
+from app.config import Settings
+from app.db.session import Database
+from app.http import ready
+from app.main import create_app
+from fastapi.testclient import TestClient
+
+settings = Settings(data=sys.argv[1])
+database = Database(settings.url)
+ready.prepare(settings, database)
+database.close()
+with TestClient(create_app(settings)) as client:
+    answer = client.post("/v1/forecasts", json={"inputs": [{"key": "a", "target": [1, 2, 3]}], "horizon": 2})
+    assert answer.status_code == 200, answer.text
+print(sorted({"alembic", "pyarrow", "torch"} & set(sys.modules)))
+"""
 
 
 def test_a_served_process_holds_neither_torch_nor_pandas(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CODE, str(tmp_path / "data")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip().splitlines()[-1] == "[]"
+    for code in (CODE, AGAIN):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "data")],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
 def test_the_core_front_door_is_free() -> None:

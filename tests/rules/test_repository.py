@@ -47,6 +47,7 @@ def test_every_dependency_is_used() -> None:
         "uvloop",  # uvicorn takes both where they are
         "httptools",
         "psycopg",  # loaded by SQLAlchemy from the URL
+        "pyarrow",  # loaded by its name when it is first needed
         "tzdata",  # zones for machines without a zone database
         "onnx",  # torch's exporter needs both
         "onnxscript",

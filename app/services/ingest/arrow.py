@@ -1,16 +1,17 @@
-"""pyarrow ships no types: its modules enter here, once, as `Any`, so that the strict checker can read the rest.
+"""pyarrow ships no types: its modules enter here, once, as `Any`, so that the strict checker can read the rest. They
+are loaded when something in them is first asked for: together they take 40 MB and a tenth of a second, and who answers
+in JSON alone has no use for them.
 
-It also imports pandas (a third of a second, 60 MB) with the first array it builds, if pandas is there. It asks but
+pyarrow also imports pandas (a third of a second, 60 MB) with the first array it builds, if pandas is there. It asks but
 once: here, while the import is barred. `to_pandas` asks again and still works.
 """
 
 import sys
+import threading
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import Any
-
-pa: Any = import_module("pyarrow")
 
 
 class _Bar(MetaPathFinder):
@@ -22,18 +23,35 @@ class _Bar(MetaPathFinder):
         return None
 
 
-_bar = _Bar()
-sys.meta_path.insert(0, _bar)
-try:
-    pa.array([0])
-finally:
-    sys.meta_path.remove(_bar)
+_loading = threading.Lock()
 
-pc: Any = import_module("pyarrow.compute")
-csv: Any = import_module("pyarrow.csv")
-json: Any = import_module("pyarrow.json")
-parquet: Any = import_module("pyarrow.parquet")
-types: Any = import_module("pyarrow.types")
+
+class _Later:
+    """A module that is not loaded yet. What was asked for once is found without coming here again."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        with _loading:
+            if "pyarrow" not in sys.modules:
+                bar = _Bar()
+                sys.meta_path.insert(0, bar)
+                try:
+                    import_module("pyarrow").array([0])
+                finally:
+                    sys.meta_path.remove(bar)
+            found = getattr(import_module(self._name), attribute)
+        setattr(self, attribute, found)
+        return found
+
+
+pa: Any = _Later("pyarrow")
+pc: Any = _Later("pyarrow.compute")
+csv: Any = _Later("pyarrow.csv")
+json: Any = _Later("pyarrow.json")
+parquet: Any = _Later("pyarrow.parquet")
+types: Any = _Later("pyarrow.types")
 
 Column = Any  # a pyarrow.ChunkedArray
 

@@ -158,7 +158,7 @@ def _csv(path: Path, ask: Ask, known: Known) -> Source:
     kinds = {place_of[roles.time]: _time_type(times[roles.time]), place_of[roles.target]: pa.float64()}
     if roles.id:
         kinds[place_of[roles.id]] = pa.dictionary(pa.int32(), pa.string())
-    typed = csv.ConvertOptions(column_types=kinds, null_values=SPELLINGS.to_pylist(), strings_can_be_null=False)
+    typed = csv.ConvertOptions(column_types=kinds, null_values=SPELLINGS, strings_can_be_null=False)
     options = csv.ReadOptions(**lines, block_size=TEXT)
     reader = csv.open_csv(str(path), read_options=options, parse_options=split, convert_options=typed)
     names = list(place_of)

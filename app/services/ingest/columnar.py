@@ -10,7 +10,6 @@ from app.services.ingest.sheet import RECORDS, Sheet, named, preview, refuse
 from app.services.ingest.upload import Ask
 
 BATCH = 1 << 17
-_BROKEN = (pa.ArrowException, OSError, ValueError, EOFError)
 
 
 def read_parquet(path: Path, ask: Ask) -> Sheet:
@@ -24,7 +23,7 @@ def read_parquet(path: Path, ask: Ask) -> Sheet:
         texts = [field.name for field in schema if is_text(field.type)]
         with parquet.ParquetFile(str(path), read_dictionary=texts, coerce_int96_timestamp_unit="us") as file:
             return _sheet(file.iter_batches(batch_size=BATCH), file.schema_arrow, ask)
-    except _BROKEN as error:
+    except (pa.ArrowException, OSError, ValueError, EOFError) as error:
         refuse("unreadable", f"not a readable Parquet file: {preview(str(error))}")
 
 
@@ -42,7 +41,7 @@ def read_arrow(path: Path, ask: Ask) -> Sheet:
                 batches = iter(opened)
             _check_width(len(opened.schema), ask)
             return _sheet(batches, opened.schema, ask)
-    except _BROKEN as error:
+    except (pa.ArrowException, OSError, ValueError, EOFError) as error:
         refuse("unreadable", f"not a readable Arrow stream: {preview(str(error))}")
 
 

@@ -13,7 +13,7 @@ from app.services.ingest.sheet import Finding, Findings
 # How a missing number is written, whatever the case; a field that is empty or blank is missing too.
 MISSING = ("", "na", "n/a", "#n/a", "<na>", "nan", "null", "none")
 BLOCK = 1 << 16
-SPELLINGS = pa.array([form for word in MISSING for form in dict.fromkeys((word, word.upper(), word.title()))] + ["NaN"])
+SPELLINGS = [form for word in MISSING for form in dict.fromkeys((word, word.upper(), word.title()))] + ["NaN"]
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE | re.ASCII)
 _COMMA = re.compile(r"[+-]?[\d.]+,\d+")
 _COMMA_HINT = "write a decimal point, or separate the fields of a file with decimal commas by semicolons"
@@ -56,7 +56,7 @@ def text_numbers(column: Column, commas: bool = False) -> NDArray[np.float64] | 
     found = _cast(column)
     if found is not None:
         return found
-    found = _cast(_without(column, pc.is_in(column, value_set=SPELLINGS)))
+    found = _cast(_without(column, pc.is_in(column, value_set=pa.array(SPELLINGS))))
     if found is not None:
         return found
     trimmed = pc.utf8_trim_whitespace(column)
