@@ -6,6 +6,7 @@ import hashlib
 import re
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, Header, Query, Request, Response
@@ -18,7 +19,7 @@ from app.api.schemas.common import JobPath
 from app.api.schemas.jobs import JobIn, JobOut, JobsOut, Kind, State, TrialOut, TrialsOut, ask_of
 from app.db.session import Database
 from app.db.tables import JobRow
-from app.errors import NoSuchRange
+from app.errors import NoSuchRange, StoreAway
 from app.http.etags import is_known
 from app.http.formats import CSV, JSON, negotiate, table_response
 from app.http.idempotency import IDEMPOTENT, idempotent
@@ -186,14 +187,14 @@ def delete_job(job: JobPath, request: Request, settings: AppSettings) -> None:
     version that it made stays; the trials of a tune go with it. What lies in the data folder of another machine is not
     reached from here."""
     with database(request).read(workspace(request)) as session:
-        trials.removable(session, job)
-    forecast_jobs.drop_files(settings, job)  # first: while its row is there, it can be asked for again
-    with database(request).write(workspace(request)) as session:
-        gone, folders = trials.remove(session, job)
-    for one in gone[1:]:
+        gone = trials.removable(session, job)
+    for one in gone:  # first: while its row is there, it can be asked for again
         forecast_jobs.drop_files(settings, one)
+    with database(request).write(workspace(request)) as session:
+        folders = trials.remove(session, job)
     for folder in folders:
-        store.remove(settings.store, folder)
+        with suppress(StoreAway):  # it is swept later
+            store.remove(settings.store, folder)
 
 
 @router.post("/{job}/cancel", summary="Cancel a job", responses=problems(404, 409))

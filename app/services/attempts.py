@@ -94,6 +94,7 @@ def begin(
     if most is not None and queueing.park(session, job_id, enqueued, most):
         _log(session, job_id, "info", f"waits: of its workspace {most} run at once, not more")
         return None
+    trials.hold(session, job_id)  # for `fail` below: the tune's row before the trial's, as everywhere
     device = slot.partition("#")[0]
     row = session.execute(
         update(JobRow)
@@ -105,6 +106,7 @@ def begin(
             worker=worker,
             device=device,
             slot=slot,
+            parked=False,
             started_at=case((JobRow.started_at.is_(None), utc_now()), else_=JobRow.started_at),
         )
         .returning(JobRow.attempt, JobRow.tries, JobRow.kind)
@@ -204,6 +206,7 @@ def fail(session: Session, job_id: str, number: int, error: AppError) -> None:
     document = error.document(job_id)
     _write(session, job_id, number, state="failed", error=document, finished_at=utc_now())
     append_event(session, job_id, "done", {"state": "failed", "error": document})
+    trials.stop(session, job_id)
     trials.ended(session, job_id)
 
 
@@ -224,6 +227,7 @@ def hand_back(session: Session, job_id: str, number: int) -> None:
 def lose(session: Session, job_id: str, number: int, reason: str) -> bool:
     """Note that the attempt's process ended without a word. True when another attempt may follow; when the tries are
     used up the job fails with the reason. False also when the job is no longer this attempt's."""
+    trials.hold(session, job_id)
     try:
         _write(session, job_id, number, attempt=JobRow.attempt)
     except Fenced:

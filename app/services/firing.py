@@ -70,7 +70,9 @@ def ask_of(dataset: str, kept: Mapping[str, Any]) -> Ask:
     kind = fields.pop("kind")
     if "config" in fields:
         fields["config"] = TrainConfig.parse(fields["config"])
-    made: type[Any] = next(made for made, name in KINDS.items() if name == kind)
+    made: type[Any] | None = next((made for made, name in KINDS.items() if name == kind), None)
+    if made is None:
+        raise ValueError(f"kind: expected one of {', '.join(KINDS.values())}, got {kind!r}")
     return made(**fields, dataset=dataset)
 
 
@@ -120,7 +122,7 @@ def _fire(session: Session, schedule_id: int, around: Around, now: dt.datetime) 
         job = submit(session, ask_of(dataset.name, row.job), around, BATCH)
     except QueueFull:
         raise
-    except (AppError, ValueError) as error:  # ValueError: a config that this release does not know
+    except (AppError, ValueError, TypeError) as error:  # the latter two: a job that this release does not know
         _refused(row, error if isinstance(error, AppError) else AppError(str(error)))
         return None
     row.last_job, row.last_error = job.id, None

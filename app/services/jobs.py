@@ -108,13 +108,17 @@ class Engine:
     def tidy(self, before: dt.datetime) -> int:
         """Drop the engine's records of work that ended before this time, which it would keep for ever; gives their
         number. The jobs' rows stay."""
-        found = self._client.list_workflows(
-            name=WORKFLOW, completed_before=before.isoformat(), limit=1000, load_input=False, load_output=False
-        )
-        ended = [one.workflow_id for one in found if one.status not in STILL_OPEN]
-        if ended:
-            self._client.delete_workflows(ended)
-        return len(ended)
+        dropped = 0
+        while True:
+            found = self._client.list_workflows(
+                name=WORKFLOW, completed_before=before.isoformat(), limit=1000, load_input=False, load_output=False
+            )
+            ended = [one.workflow_id for one in found if one.status not in STILL_OPEN]
+            if ended:
+                self._client.delete_workflows(ended)
+            dropped += len(ended)
+            if not ended or len(found) < 1000:
+                return dropped
 
     def close(self) -> None:
         self._client.destroy()

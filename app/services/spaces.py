@@ -13,7 +13,7 @@ from app.errors import Complaint, Invalid
 from models import TrainConfig
 
 Space = Mapping[str, Any]  # field -> list of choices, or {low, high} with step or log
-MOST_FIELDS, MOST_CHOICES = 16, 100
+MOST_FIELDS, MOST_CHOICES, MOST_STEPS = 16, 100, 100_000
 LOOKED_AT = 2000  # combinations tried before a space is let in
 # What is searched where nobody says what; fields that the config fixes are left out.
 USUAL: dict[str, Any] = {
@@ -52,10 +52,12 @@ def check(space: Space, config: TrainConfig) -> None:
     known = {field.name for field in fields(TrainConfig)}
     wrong: list[Complaint] = []
     if not 1 <= len(space) <= MOST_FIELDS:
-        wrong.append(_complaint("space", "", f"expected 1 to {MOST_FIELDS} fields, got {len(space)}"))
+        raise _refusal([_complaint("space", "", f"expected 1 to {MOST_FIELDS} fields, got {len(space)}")])
     for name, values in space.items():
         if name not in known:
-            wrong.append(_complaint(name, f"/{name}", f"expected a field of config, got {name[:80]!r}"))
+            short = name[:80]  # and as a JSON pointer has it (RFC 6901)
+            where = "/" + short.replace("~", "~0").replace("/", "~1")
+            wrong.append(_complaint(short, where, f"expected a field of config, got {short!r}"))
         elif name in NOT_SEARCHED:
             wrong.append(_complaint(name, f"/{name}", f"cannot be searched: {NOT_SEARCHED[name]}"))
         elif getattr(config, name) != getattr(FIXED, name):
@@ -143,9 +145,24 @@ def _range(name: str, values: Mapping[str, Any], config: TrainConfig) -> list[Co
         (low > high, "low", f"expected at most high {high}, got {low}"),
         (log and step is not None, "step", "expected step or log, got both"),
         (log and low <= 0, "low", f"expected above 0 with log, got {low}"),
-        (step is not None and not _is_step(name, step), "step", f"expected {whole}, got {step}"),
+        (step is not None and not _is_step(name, step), "step", f"expected {whole}, got {_short(step)}"),
+        (step is not None and step > high - low > 0, "step", f"expected at most high - low, got {_short(step)}"),
+        (
+            step is not None and step > 0 and _steps(low, high, step) > MOST_STEPS,
+            "step",
+            f"expected at most {MOST_STEPS:,} values from low to high, or no step, got {_short(step)}",
+        ),
     )
     return [_complaint(name, f"{where}/{part}", reason) for wrong, part, reason in refused if wrong][:1]
+
+
+def _steps(low: float, high: float, step: float) -> float:
+    """How many values a range has; infinite where the step is too small to say."""
+    return 1 if step > high - low else (high - low) // step + 1
+
+
+def _short(value: Any) -> str:
+    return "a number of many digits" if isinstance(value, int) and abs(value) >= 10**18 else str(value)
 
 
 def _is_step(name: str, step: float) -> bool:
@@ -180,13 +197,17 @@ def _count(name: str, values: Any) -> float:
         return len(values)
     if values["low"] == values["high"]:
         return 1
-    return len(_listed(name, values)) if is_whole(name) or values.get("step") else math.inf
+    if not is_whole(name) and not values.get("step"):
+        return math.inf
+    low, high, step = values["low"], values["high"], values.get("step") or 1
+    return int((high - low) / step + 1e-9) + 1
 
 
 def _hopeless(space: Space, config: TrainConfig) -> str | None:
     """The reason why the last combination is none, if all are so and few enough to look at. Of a range without steps
     one value does: what may stand beside what is a matter of names and whole numbers."""
-    few = {name: values if _count(name, values) < math.inf else [values["low"]] for name, values in space.items()}
+    counts = {name: _count(name, values) for name, values in space.items()}
+    few = {name: values if counts[name] <= LOOKED_AT else [values["low"]] for name, values in space.items()}
     reason = None
     for params in itertools.islice(combinations(few), LOOKED_AT):
         try:
@@ -195,7 +216,8 @@ def _hopeless(space: Space, config: TrainConfig) -> str | None:
             reason = str(error)
         else:
             return None
-    return reason if size(few) <= LOOKED_AT else None
+    whole = all(count <= LOOKED_AT or count == math.inf for count in counts.values())
+    return reason if whole and size(few) <= LOOKED_AT else None
 
 
 def _complaint(name: str, where: str, message: str) -> Complaint:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, aliased
 
 from app.db.tables import JobRow, TrialRow, utc_now
 from app.errors import AppError, Conflict, NotFound
-from app.services import jobs, queueing
+from app.services import jobs, leftovers, queueing
 from app.services.jobs import ACTIVE, Engine, append_event, engine_of, workflow_id
 from app.services.queueing import BATCH
 
@@ -198,6 +198,22 @@ def cancel(session: Session, job_id: str) -> tuple[JobRow, list[str]]:
     return jobs.get(session, job_id), queued
 
 
+def drop_waiting(session: Session, found: Sequence[Trial]) -> None:
+    """Cancel those of a tune's trials that no worker has begun: its time is over. Called by the tune's own step."""
+    for one in found:
+        if one.job.state == "pending":
+            jobs.cancel(session, one.job.id)
+            one.row.outcome = CANCELLED
+    session.flush()
+
+
+def stop(session: Session, job_id: str) -> None:
+    """Cancel the open trials of a tune that has ended; of another kind of job there are none."""
+    for one in of(session, job_id):
+        if one.open:
+            jobs.cancel(session, one.job.id)
+
+
 def retry(session: Session, engine: Engine, job_id: str, max_queue: int) -> JobRow:
     """Try a job again, and with a tune those of its trials that failed or were cancelled with it; it then goes on with
     what it has, and its minutes begin anew. Raises as `jobs.retry`, and Conflict for a trial."""
@@ -217,23 +233,27 @@ def retry(session: Session, engine: Engine, job_id: str, max_queue: int) -> JobR
     return jobs.get(session, job_id)
 
 
-def removable(session: Session, job_id: str) -> None:
-    """Raises NotFound, and Conflict for a job that waits or runs, or is a trial."""
+def removable(session: Session, job_id: str) -> list[str]:
+    """The job and, of a tune, its trials. Raises NotFound, and Conflict for a job that waits or runs, or is a trial."""
     jobs.ended(session, job_id)
     if (trial := find(session, job_id)) is not None:
         raise Conflict(f"Job {job_id!r} is a trial of tune {trial.row.tune_id!r}, and is deleted with it.")
-
-
-def remove(session: Session, job_id: str) -> tuple[list[str], list[str]]:
-    """Delete a job that has ended, and with a tune its trials; gives their ids, and the folders of the store that no
-    version names, to be dropped after the commit. Raises as `removable`."""
-    removable(session, job_id)
     found = of(session, job_id)
-    gone, folders = [one.job.id for one in found], [one.row.folder for one in found if one.row.folder]
-    jobs.remove(session, job_id)
+    if running := sum(one.open for one in found):
+        raise Conflict(f"Of tune {job_id!r} {running} trials have not ended yet: try again in a few seconds.")
+    return [job_id, *(one.job.id for one in found)]
+
+
+def remove(session: Session, job_id: str) -> list[str]:
+    """Delete a job that has ended, and with a tune its trials; gives the folders of the store that no version names, to
+    be dropped after the commit, or swept. Raises as `removable`."""
+    gone = removable(session, job_id)
+    folders = [one.row.folder for one in of(session, job_id) if one.row.folder]
+    for folder in folders:
+        leftovers.announce(session, folder)  # the sweep knows it when no job's row does
     for one in gone:
         jobs.remove(session, one)
-    return [job_id, *gone], folders
+    return folders
 
 
 # ---------------------------------------------------------------- words

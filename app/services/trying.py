@@ -64,7 +64,8 @@ def _complete(attempt: Attempt, learned: Learned, watch: Watch) -> None:
     with attempt.database.read(attempt.workspace) as session:
         before = trials.best(trials.of(session, attempt.spec["tune"]))
     made: dict[str, Any] | None = None
-    if before is None or before.row.value is None or value < before.row.value:
+    # As `trials.best` ranks them: of equal values the earlier trial's is kept, whichever ends first.
+    if before is None or (value, attempt.spec["number"]) < (before.row.value, before.row.number):
         attempt.on_progress(Progress(0, 0, "keeping the version, the best so far"))
         published = training.publish(attempt, learned.result.artifact)
         made = made_of(learned.result, attempt.name, store.digest(published), store.size(published))

@@ -140,6 +140,9 @@ def _go_on(session: Session, attempt: Attempt, new: Sequence[NewTrial]) -> bool:
     for one in new:
         trials.add(session, row, one)
     at = _stand(session, attempts.load(session, attempt.job, attempt.number))
+    if at.late and trials.best(at.trials) is not None:
+        trials.drop_waiting(session, at.open)
+        at = _stand(session, attempts.load(session, attempt.job, attempt.number))
     if not at.open:
         return False
     progress, metrics = _progress(attempt.spec, at)
@@ -176,7 +179,7 @@ def _conclude(attempt: Attempt, at: Stand) -> None:
     """Record the best trial's version and end the tune. Raises AppError when there is none."""
     best = trials.best(at.trials)
     if best is None or best.row.made is None:
-        raise _fruitless(at.trials)
+        raise _fruitless(at)
     made, counted = best.row.made, trials.counted(at.trials)
     done = sum(counted.values()) - counted["cancelled"]
     attempt.on_progress(Progress(done, done, "fetching the best trial's version"))
@@ -188,7 +191,8 @@ def _conclude(attempt: Attempt, at: Stand) -> None:
     new = training.version(attempt, learned, path, made["folder"])
     told = {"trial": best.row.number, "job": best.job.id, "params": best.row.params}
     told |= {"metric": attempt.spec["metric"], "value": best.row.value}
-    ending = Ending({"best": told, "trials": counted}, lambda session: _let_go(session, attempt.job))
+    figures = _progress(attempt.spec, at)[1]
+    ending = Ending({"best": told, "trials": counted}, lambda session: _let_go(session, attempt.job, figures))
     training.settle(attempt, learned, new, ending)
 
 
@@ -199,15 +203,18 @@ def result_of(made: Mapping[str, Any], artifact: Path) -> TrainResult:
     return TrainResult(artifact=artifact, config=TrainConfig.parse(made["config"]), reasons=(), **kept)
 
 
-def _let_go(session: Session, tune_id: str) -> None:
-    """From now on the version names the folder."""
+def _let_go(session: Session, tune_id: str, figures: Mapping[str, Any]) -> None:
+    """From now on the version names the folder. The tune's metrics are those of all trials, the last one included."""
     session.execute(update(TrialRow).where(TrialRow.tune_id == tune_id).values(folder=None, made=None))
+    session.execute(update(JobRow).where(JobRow.id == tune_id).values(metrics=dict(figures)))
+    session.expire_all()
 
 
-def _fruitless(found: Sequence[Trial]) -> AppError:
-    failed = trials.reasons(found)
+def _fruitless(at: Stand) -> AppError:
+    failed = trials.reasons(at.trials)
     if not failed:
-        return AppError("No trial was completed: each was cancelled. Retry the tune.", code="no-trial-completed")
-    count = sum(one.state == "failed" for one in found)
+        why = "the minutes were used up before one had ended; allow more" if at.late else "each was cancelled"
+        return AppError(f"No trial was completed: {why}. Retry the tune.", code="no-trial-completed")
+    count = sum(one.state == "failed" for one in at.trials)
     said = f"None of the {count} trials that ended was completed; the most common reason: {failed[0]}"
     return AppError(said, code="no-trial-completed")

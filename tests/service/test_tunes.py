@@ -1,6 +1,7 @@
 """Tunes, their steps and trials carried out in this process one at a time, as workers would: what was asked, how it
 goes on, what ends it."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from app import store
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
 from app.db.tables import JobRow, TrialRow
+from app.errors import AppError
 from app.main import sweep_store
 from app.services import attempts, jobs, trials
 from app.services.jobs import Engine
@@ -389,6 +391,89 @@ def test_what_is_wrong_with_a_space_is_pointed_at(
     refused: Callable[..., list[str]], space: dict[str, Any], pointer: str
 ) -> None:
     assert pointer in refused(space=space)
+
+
+@pytest.mark.parametrize(
+    ("space", "pointer"),
+    [
+        ({"learning_rate": {"low": 0.001, "high": 0.01, "step": 1e-12}}, "/space/learning_rate/step"),
+        ({"clip": {"low": 1, "high": 10, "step": 1e-320}}, "/space/clip/step"),
+        ({"hidden": {"low": 4, "high": 64, "step": 0.5}}, "/space/hidden/step"),
+        ({"clip": {"low": 1, "high": 10, "step": 10**400}}, "/space/clip/step"),
+        ({"cell": [[[["gru"]]]]}, "/space/cell/0"),
+        ({"cell": [{"gru": 1}]}, "/space/cell/0"),
+        ({f"field {n}": [1] for n in range(17)}, "/space"),
+        ({"a/b~": [1]}, "/space/a~1b~0"),
+    ],
+)
+def test_a_hostile_space_is_refused_at_once(
+    refused: Callable[..., list[str]], space: dict[str, Any], pointer: str
+) -> None:
+    assert refused(space=space) == [pointer]
+
+
+def test_half_a_character_is_no_choice(bench: Bench) -> None:
+    body = json.dumps(TUNE | {"space": {"cell": ["gru", "\ud800"]}})
+    answer = bench.client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/space/cell/1")
+
+
+def test_of_equal_trials_the_earlier_is_kept_whichever_ends_first(bench: Bench, database: Database) -> None:
+    """No learning at all: every trial is worth the same."""
+    with database.write(EVERY_WORKSPACE) as session:
+        jobs.beat(session, "here.0-1-1-x", [{"name": "cpu", "kind": "cpu"}], ["cpu#0", "cpu#1"])
+    tune = bench.ask(trials=2, config=FIXED | {"steps": 0, "hidden": 4}, space={"learning_rate": [1e-3, 2e-3]})
+    bench.work(tune)
+    first, second = bench.open(tune)
+    bench.work(second)
+    bench.work(first)
+    shown = bench.work(tune)
+    assert shown["state"] == "succeeded", shown["error"]
+    values = [one["value"] for one in bench.trials(tune)]
+    assert values[0] == values[1]
+    assert shown["result"]["best"]["trial"] == 0
+    assert (shown["metrics"]["completed"], shown["metrics"]["best"]) == (2.0, values[0])
+
+
+def test_a_tune_that_fails_takes_its_trials_along(bench: Bench, database: Database, settings: Settings) -> None:
+    tune = bench.ask()
+    bench.work(tune)
+    [open_trial] = bench.open(tune)
+    running = bench.begin(open_trial)
+    assert running is not None
+    order = bench.begin(tune)
+    assert order is not None
+    with database.write(EVERY_WORKSPACE) as session:
+        attempts.fail(session, tune, order["attempt"], AppError("it could not plan", code="job-crashed"))
+        assert attempts.strays(session, [(open_trial, running["attempt"])]) == [(open_trial, running["attempt"])]
+    assert bench.show(open_trial)["state"] == "cancelled"
+    assert bench.client.delete(f"/v1/jobs/{tune}").status_code == 204
+
+
+def test_trials_that_wait_when_the_time_is_over_are_dropped(bench: Bench, database: Database) -> None:
+    with database.write(EVERY_WORKSPACE) as session:
+        jobs.beat(session, "here.0-1-1-x", [{"name": "cpu", "kind": "cpu"}], ["cpu#0", "cpu#1"])
+    tune = bench.ask(trials=None, minutes=5)
+    bench.work(tune)
+    bench.work(bench.open(tune)[0])
+    with database.write("default") as session:
+        earlier = jobs.clock(session).replace(year=2020)
+        session.execute(update(JobRow).where(JobRow.id == tune).values(started_at=earlier))
+    assert bench.work(tune)["state"] == "succeeded"
+    assert [one["state"] for one in bench.trials(tune)] == ["completed", "cancelled"]
+
+
+def test_what_a_deleted_tune_leaves_in_the_store_is_swept(bench: Bench, settings: Settings, database: Database) -> None:
+    tune = bench.ask()
+    bench.work(tune)
+    bench.work(bench.open(tune)[0])
+    [kept] = folders(settings)
+    bench.client.post(f"/v1/jobs/{tune}/cancel")
+    with database.write("default") as session:  # all of the deletion but its end, as a crash leaves it
+        assert trials.remove(session, tune) == [kept]
+    assert folders(settings) == [kept]
+    sweep_store(settings, database, 4e9)
+    assert folders(settings) == []
 
 
 def test_a_space_without_any_config_is_refused(bench: Bench) -> None:

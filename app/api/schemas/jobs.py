@@ -107,6 +107,12 @@ class RangeIn(In):
 def _choices_or_range(value: Any, _validate: ValidatorFunctionWrapHandler) -> list[Any] | RangeIn:
     """Without the names that pydantic gives the parts of a union, which would stand in the pointer."""
     if isinstance(value, list):
+        for place, one in enumerate(cast(list[Any], value)):
+            if isinstance(one, list | dict) or (isinstance(one, str) and not one.isprintable()):
+                kind = PydanticCustomError("choice", "expected a number, a word, true, false or null")
+                raise ValidationError.from_exception_data(
+                    "choices", [InitErrorDetails(type=kind, loc=(place,), input=0)]
+                )
         return cast(list[Any], value)
     if isinstance(value, dict):
         return RangeIn.model_validate(value)
