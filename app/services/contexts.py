@@ -16,12 +16,14 @@ from sqlalchemy.orm import Session
 
 from app.db.session import Stamp
 from app.db.tables import ColumnRow, DatasetRow, RevisionRow, SegmentRow, SeriesRow
-from app.services.segments import BATCH, TARGET, batched, decode
+from app.errors import NotFound
+from app.services.segments import BATCH, TARGET, batched, decode, extents
 from app.services.series import read_series, series_rows
 from models import Calendar, Series
 
 KEPT_DATASETS = 256
 MIB = 1024 * 1024
+COLD = 16  # series read anew in one turn: the event loop may be what waits for them
 ENTRY = 2500  # bytes of a series beside its values: objects, names, what is kept with it
 
 
@@ -70,17 +72,23 @@ class Contexts:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
+        self._cold = COLD  # series that may still be read in this turn
         self._datasets: OrderedDict[tuple[str, str], Dataset] = OrderedDict()
         self._tails: OrderedDict[tuple[int, str], Tail] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._tails)
 
+    def begin(self) -> None:
+        """Another turn: so many series may be read anew again."""
+        self._cold = COLD
+
     def dataset(self, session: Session, name: str, stamp: Stamp) -> Dataset | None:
         """The dataset of this name as it is now; None when there is none or nothing is in it."""
         key = (session.info["workspace"], name)
         known = self._datasets.get(key)
         if known is not None and stamp is not None and known.stamp == stamp:
+            self._datasets.move_to_end(key)
             return known
         found = _look_up(session, name, stamp)
         if known is not None and (found is None or not _continues(known.state, found.state)):
@@ -96,8 +104,8 @@ class Contexts:
         return found
 
     def tails(self, session: Session, dataset: Dataset, wanted: Collection[tuple[str, int]]) -> dict[str, Tail]:
-        """The ends of these series, (key, steps) each, by key, at the dataset's head; keys that it has not are left
-        out."""
+        """The ends of these series, (key, steps) each, by key, at the dataset's head. Keys that it has not are left
+        out, and those for which there is no time in this turn: asked for often enough, all of them get here."""
         steps: dict[str, int] = {}
         for key, count in wanted:
             steps[key] = max(count, steps.get(key, 0))
@@ -109,7 +117,10 @@ class Contexts:
                 self._drop((number, tail.series.key))
         short = {key for key, tail in here.items() if tail.asked < steps[key]}
         missing = [key for key in steps if key not in here or key in short]
-        if missing:
+        for key in missing:
+            here.pop(key, None)
+        if missing := missing[: self._cold]:
+            self._cold -= len(missing)
             here |= self._read(session, dataset, missing, max(steps[key] for key in missing))
         for key in here:
             self._tails.move_to_end((number, key))
@@ -121,14 +132,18 @@ class Contexts:
     def _read(self, session: Session, dataset: Dataset, keys: Sequence[str], last: int) -> dict[str, Tail]:
         ids = {row.key: row.id for row in series_rows(session, dataset.state.id, keys)}
         row = session.get_one(DatasetRow, dataset.state.id)
-        # Some may be no part of the dataset any more, though they have a row.
+        head, there = dataset.state.head, [key for key in keys if key in ids]
+        try:
+            read = read_series(session, row, head, there, last, beside=())
+        except NotFound:  # some are no part of the dataset any more, though they have a row
+            filled = extents(session, [ids[key] for key in there], head, [TARGET])
+            parts = {number for (number, _), extent in filled.items() if extent.stop > extent.start}
+            read = read_series(session, row, head, [key for key in there if ids[key] in parts], last, beside=())
         found: dict[str, Tail] = {}
-        for series in read_series(
-            session, row, dataset.state.head, [key for key in keys if key in ids], last, beside=()
-        ):
+        for series in read:
             # A copy of what is needed: the array read may be the end of a far longer one.
             held = Series(series.key, series.target.copy(), series.start, series.phase)
-            found[series.key] = Tail(ids[series.key], held, last, dataset.state.head)
+            found[series.key] = Tail(ids[series.key], held, last, head)
         for key, tail in found.items():
             self._drop((dataset.state.id, key))
             self._tails[dataset.state.id, key] = tail
@@ -218,7 +233,7 @@ def _settled(tail: Tail, values: Any) -> bool:
     low = int(present[np.searchsorted(present, low)])
     kept = values[low:stop].copy()
     tail.series = Series(tail.series.key, kept, first + low, tail.series.phase)
-    tail.kept.clear()
+    tail.kept = {}  # after the series, and another one: who still holds the old one writes into nothing
     return True
 
 

@@ -45,6 +45,10 @@ class OpenVersions:
                     self._open.popitem(last=False)
             return opened
 
+    def here(self, folder: str, digest: str) -> OpenArtifact | None:
+        """The version, if it is in memory: for whoever may not wait until it has been read."""
+        return self._find((folder, digest))
+
     def drop(self, folder: str) -> None:
         """Let go of a version that has been deleted."""
         with self._lock:

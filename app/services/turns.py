@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -20,14 +21,15 @@ from app.db.session import Database, Stamp
 from app.errors import AppError
 from app.services import forecast_answers
 from app.services.contexts import Contexts, Dataset, Tail
+from app.services.forecast_answers import STAMPED
 from app.services.forecast_inputs import instants
-from app.services.forecasts import Chosen, Meant, Read, Shape, answer, look_up, take
+from app.services.forecasts import Chosen, Meant, Read, Shape, answer, look_up
 from app.services.opened import OpenVersions, Remembered
 from models import Calendar, Note, Series
 
 STALL_S = 0.004  # longer forwards leave the loop alone
 WINDOW_S = 0.001  # a window of a large graph is one of these
-MOST = 64  # windows of one question; a forward on the loop takes no more
+TEXT = 64  # characters of a time or a name; what is longer is no entry of a cache
 HELD, ROW = 4, 512  # forecasts kept with a series, and the bytes of one: what a next step takes
 
 
@@ -138,6 +140,7 @@ class Turns:
         """What is needed for those of the questions that are plain, and the seconds it took to get."""
         began = time.perf_counter()
         stamp = self._database.stamp()
+        self.contexts.begin()
         parts: list[Part] = []
         for workspace in {question.workspace for question in questions}:
             mine = [question for question in questions if question.workspace == workspace]
@@ -152,29 +155,32 @@ class Turns:
         found: list[Part] = []
         wanted: dict[str, tuple[Dataset, list[tuple[Question, Chosen]]]] = {}
         for question in questions:
-            chosen = self._chosen(session, question, stamp)
-            if chosen is None:
-                continue
-            if question.dataset is None:
-                part = sent_part(question, chosen)
-                found += [] if part is None else [part]
-            elif not chosen.opened.design.columns:
-                if question.dataset not in wanted:
-                    dataset = self.contexts.dataset(session, question.dataset, stamp)
-                    if dataset is None:
-                        continue
-                    wanted[question.dataset] = (dataset, [])
-                wanted[question.dataset][1].append((question, chosen))
+            with suppress(AppError, ValueError):  # this one is answered on the other way, and the rest here
+                chosen = self._chosen(session, question, stamp)
+                if chosen is None:
+                    continue
+                if question.dataset is None:
+                    part = sent_part(question, chosen)
+                    found += [] if part is None else [part]
+                elif not chosen.opened.design.columns:
+                    if question.dataset not in wanted:
+                        dataset = self.contexts.dataset(session, question.dataset, stamp)
+                        if dataset is None:
+                            continue
+                        wanted[question.dataset] = (dataset, [])
+                    wanted[question.dataset][1].append((question, chosen))
         for dataset, asked in wanted.values():
-            found += self._stored(session, dataset, asked)
+            with suppress(AppError, ValueError):
+                found += self._stored(session, dataset, asked)
         return found
 
     def _chosen(self, session: Session, question: Question, stamp: Stamp) -> Chosen | None:
-        try:
-            look: Callable[[], Meant] = lambda: look_up(session, question.model)  # noqa: E731
-            return take(self._versions, self._meant.get(question.workspace, question.model, look, stamp))
-        except AppError:
-            return None
+        """The version that answers; None while it is not in memory: to fetch and open it takes the other way's thread a
+        second, and would take the loop as long."""
+        look: Callable[[], Meant] = lambda: look_up(session, question.model)  # noqa: E731
+        meant = self._meant.get(question.workspace, question.model, look, stamp)
+        opened = self._versions.here(meant.folder, meant.digest)
+        return None if opened is None else Chosen(**vars(meant), opened=opened)
 
     def _stored(self, session: Session, dataset: Dataset, asked: Sequence[tuple[Question, Chosen]]) -> list[Part]:
         asked = [(one, chosen) for one, chosen in asked if not (chosen.opened.any_frequency and dataset.covariates)]
@@ -207,12 +213,13 @@ class Turns:
         for group in groups.values():
             windows, digest = sum(len(part.series) for part in group), group[0].chosen.digest
             each = self._cost.get(digest, WINDOW_S)  # what nobody has timed is not tried on the loop
-            if each < WINDOW_S and each * windows < STALL_S:
+            if _in_one_go(group[0]) and each < WINDOW_S and each * windows < STALL_S:
                 self._answered(group, computed(group), read_s)
             else:
+                computing = loop.run_in_executor(None, computed, group)
                 for part in group:
                     part.question.elsewhere = True
-                loop.run_in_executor(None, computed, group).add_done_callback(
+                computing.add_done_callback(
                     lambda found, group=group: self._answered(
                         group, None if found.exception() else found.result(), read_s
                     )
@@ -224,9 +231,10 @@ class Turns:
                 _give(part.question, None)
             return
         windows, digest = len(found.rows), group[0].chosen.digest
-        each = found.cpu / windows
-        before = self._cost.get(digest, each)
-        self._cost[digest] = min(each, 0.8 * before + 0.2 * each)
+        if _in_one_go(group[0]):
+            each = found.cpu / windows
+            before = self._cost.get(digest, each)
+            self._cost[digest] = min(each, 0.8 * before + 0.2 * each)
         place = 0
         for part in group:
             stop = place + len(part.series)
@@ -247,6 +255,12 @@ class Computed:
     notes: Sequence[Note]
     seconds: float
     cpu: float
+
+
+def _in_one_go(part: Part) -> bool:
+    """Whether a forecast of this horizon is a single forward, and its times are texts that are kept: then a window
+    takes as long as any other of the version. What is rolled out takes as much more as is asked for."""
+    return part.question.shape.horizon <= min(STAMPED, part.chosen.on(part.calendar).horizon)
 
 
 def computed(group: Sequence[Part]) -> Computed | None:
@@ -285,6 +299,9 @@ def sent_part(question: Question, chosen: Chosen) -> Part | None:
     if opened.design.columns:
         return None
     if opened.any_frequency and question.frequency is None:
+        return None
+    texts = [question.frequency, question.time_zone, *(one.start for one in question.sent)]
+    if any(text is not None and len(text) > TEXT for text in texts):
         return None
     calendar = calendar_of(
         question.frequency or opened.calendar.frequency.name, question.time_zone or opened.calendar.time_zone
@@ -341,10 +358,11 @@ def _kept(part: Part) -> list[bytes] | None:
 def _keep(part: Part, rows: Sequence[bytes]) -> None:
     key = _shape_key(part)
     for tail, series, row in zip(part.tails, part.series, rows, strict=bool(part.tails)):
+        kept = tail.kept  # before the series is compared: who changes that puts another dict in place after it
         if tail.series is series and len(row) <= ROW:  # an append may have come in between
-            if len(tail.kept) >= HELD:
-                tail.kept.clear()
-            tail.kept[key] = row
+            if len(kept) >= HELD:
+                kept.clear()
+            kept[key] = row
 
 
 def _reply(part: Part, rows: Sequence[bytes], notes: Sequence[Note], seconds: tuple[float, float]) -> Reply:

@@ -6,16 +6,19 @@ from typing import Any
 
 import httpx
 import numpy as np
+import orjson
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
+from app.api.plain import question_of
 from app.db.session import Database
 from app.db.tables import RevisionRow
 from app.services import datasets
-from app.services.contexts import ENTRY, Contexts
+from app.services.contexts import COLD, ENTRY, Contexts
 from app.services.series import erase
+from app.services.turns import Question, Reply, calendar_of, located
 
 URL = "/v1/forecasts"
 LONG_WAY = {"accept": "application/json, */*"}  # nothing is plain about that
@@ -187,6 +190,71 @@ def test_a_client_that_leaves_takes_nobody_along(app: FastAPI) -> None:
     found = asyncio.run(some())
     assert isinstance(found[2], asyncio.CancelledError)
     assert [one.status_code for place, one in enumerate(found) if place != 2] == [200] * 5
+
+
+# ---------------------------------------------------------------- what the event loop leaves to others
+
+
+def plain(app: FastAPI, *bodies: dict[str, Any]) -> tuple[list[Question], list[Reply | None]]:
+    """Questions of one turn, and its answers to them: None for what is left to the long way."""
+    questions = [question for body in bodies if (question := question_of(orjson.dumps(body), "r", 10_000)) is not None]
+    assert len(questions) == len(bodies)
+
+    async def asked() -> list[Reply | None]:
+        return list(await asyncio.gather(*(app.state.turns.ask(question) for question in questions)))
+
+    return questions, asyncio.run(asked())
+
+
+def test_a_version_that_is_not_in_memory_is_not_loaded_in_a_turn(app: FastAPI, client: TestClient) -> None:
+    before = len(app.state.versions)
+    assert plain(app, ask("a"), sent())[1] == [None, None]
+    assert len(app.state.versions) == before
+    client.post(URL, json=ask("a")).raise_for_status()
+    assert None not in plain(app, ask("a"), sent())[1]
+
+
+def test_a_long_forecast_is_left_to_a_thread(app: FastAPI, client: TestClient) -> None:
+    client.post(URL, json=ask("a")).raise_for_status()
+    for _ in range(5):
+        assert plain(app, sent())[1] != [None]  # now the version is known to be quick
+    for body in (ask("a", horizon=200), sent(horizon=8), ask("a", "b", horizon=97, timestamps=False)):
+        (question,), (reply,) = plain(app, body)
+        assert question.elsewhere
+        assert reply is not None
+
+
+def test_one_turn_reads_few_series_anew(app: FastAPI, client: TestClient, stored: Callable[..., int]) -> None:
+    keys = [f"s{number}" for number in range(COLD + 4)]
+    stored("many", dict.fromkeys(keys, HISTORY))
+    client.post(URL, json=ask("a")).raise_for_status()
+    kept = len(app.state.turns.contexts)
+    many, first = ask(*keys, dataset="many"), ask("s1", dataset="many")
+    replies = plain(app, first, many, sent())[1]
+    assert [reply is None for reply in replies] == [False, True, False]
+    assert len(app.state.turns.contexts) == kept + COLD
+    assert None not in plain(app, many)[1]
+    both(client, many)
+
+
+def test_a_series_that_is_no_more_takes_no_other_question_along(app: FastAPI, client: TestClient) -> None:
+    client.post(URL, json=ask("a", "b")).raise_for_status()
+    rows = {"key": ["a"] * 3, "timestamp": ["2026-02-01", "2026-02-02", "2026-02-03"], "value": [5.0, 6.0, 7.0]}
+    client.post("/v1/datasets/gasoline/revisions", params={"mode": "replace"}, json=rows).raise_for_status()
+    replies = plain(app, ask("a"), ask("b"), ask("a", "b"), sent(), ask("a", horizon=2))[1]
+    assert [reply is None for reply in replies] == [False, True, True, False, False]
+    assert both(client, ask("b"))["status"] == 404
+    assert both(client, ask("a"))["revision"] == 2
+
+
+def test_long_texts_are_no_keys_of_a_cache(app: FastAPI, client: TestClient) -> None:
+    client.post(URL, json=ask("a")).raise_for_status()
+    plain(app, sent())
+    before = calendar_of.cache_info().currsize, located.cache_info().currsize
+    start = {"key": "mine", "start": "2026-01-05" + " " * 90_000, "target": HISTORY}
+    bodies = sent(inputs=[start]), sent(frequency="W" * 90_000), sent(time_zone="Europe/" * 10_000)
+    assert plain(app, *bodies)[1] == [None] * 3
+    assert (calendar_of.cache_info().currsize, located.cache_info().currsize) == before
 
 
 # ---------------------------------------------------------------- points that arrive together
