@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 DEEP = 16  # messages inside messages; exported graphs take six
+OTHER = b"ORTM"  # in bytes 4 to 8: ONNX Runtime's own format, whatever else the bytes may be
 DOMAINS = ("", "ai.onnx")  # of the operators that every ONNX runtime has
 
 
@@ -35,6 +36,8 @@ _REFUSED = {
 def check_graph(content: bytes) -> None:
     """Raises ValueError where the bytes are no ONNX graph of standard operators alone with all data inside: what names
     other files, brings operators or functions of its own, loops or branches is refused unseen."""
+    if content[4:8] == OTHER:
+        raise ValueError("expected an ONNX graph, got bytes in ONNX Runtime's own format")
     found = set(_walk(memoryview(content), "model", 0))
     if "graph" not in found or "node" not in found:
         raise ValueError("expected an ONNX graph, got other bytes")

@@ -265,6 +265,8 @@ def open_artifact(folder: Path) -> OpenArtifact:
     options.intra_op_num_threads = 1  # a forward takes less than handing it to a second thread
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # By itself the runtime takes what looks like its own format, which `check_graph` does not read.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     config = TrainConfig.parse(manifest["config"])
     if manifest.get("kind") == BASE:

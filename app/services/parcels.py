@@ -32,6 +32,7 @@ from app.services.inspection import ANSWER, Origin
 from app.services.registry import ANY, CHAMPION, NewVersion, Promote, Why
 
 PATIENCE = 300.0  # seconds that looking at one file may take
+WAIT = 5.0  # seconds that a file may wait for others to be looked at
 HINT = "Export the version anew with `gatecast export`, and send the file as it is."
 # Each may need a processor and much memory.
 _seats = threading.BoundedSemaphore(os.cpu_count() or 1)
@@ -117,7 +118,7 @@ def received(settings: Settings, archive: Path) -> Generator[Received]:
     except OSError as error:
         raise Unavailable(f"The file could not be kept: {error.strerror}.") from error
     with folder as name:
-        with _seats:
+        with _seat():
             ended = _looked(archive, Path(name), settings)
         try:
             answer: dict[str, Any] = orjson.loads((Path(name) / ANSWER).read_bytes())
@@ -136,6 +137,19 @@ def received(settings: Settings, archive: Path) -> Generator[Received]:
         yield Received(Path(name), answer["facts"], sum(file.stat().st_size for file in files))
 
 
+@contextmanager
+def _seat() -> Generator[None]:
+    """One of the seats for the time of the block. Raises Unavailable where all stay taken: who waits holds a thread of
+    those that answer all requests."""
+    if not _seats.acquire(timeout=WAIT):
+        text = "Other versions are being looked at, as many as this machine can at once; nothing was stored."
+        raise Unavailable(text, headers={"Retry-After": "5"})
+    try:
+        yield
+    finally:
+        _seats.release()
+
+
 def _looked(archive: Path, folder: Path, settings: Settings) -> str:
     """Have a process look at the file, which answers in the folder; how it ended."""
     limits = {"json": settings.max_json_bytes, "file": settings.max_body_bytes}
@@ -147,6 +161,7 @@ def _looked(archive: Path, folder: Path, settings: Settings) -> str:
         [*command, json.dumps(limits)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # the runtime names what it found there, in the file's own words
         env=environment,
         start_new_session=True,
     )

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from fastapi.testclient import TestClient
@@ -23,8 +24,9 @@ from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
 from app.db.tables import ArrivalRow
 from app.main import sweep_store
-from app.services import inspection, leftovers
+from app.services import inspection, leftovers, parcels
 from app.store import parcel
+from models import Series, open_artifact
 
 ZIP = {"Content-Type": "application/zip"}
 LIMITS = {"json": 1 << 20, "file": 1 << 26, "context": 100_000, "horizon": 10_000}
@@ -373,13 +375,22 @@ def nothing(model: onnx.ModelProto) -> None:
 def endless(model: onnx.ModelProto) -> None:
     """Wants 64 GB at the first question."""
     size = helper.make_tensor("huge", TensorProto.INT64, [1], [8 * 10**9])
+    zero = helper.make_tensor("zero", TensorProto.DOUBLE, [1], [0.0])
     model.graph.initializer.append(size)
-    model.graph.node.extend(
-        [helper.make_node("ConstantOfShape", ["huge"], ["filled"]), helper.make_node("ReduceSum", ["filled"], ["sum"])]
-    )
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["huge"], ["filled"], value=zero))
+    model.graph.node.append(helper.make_node("ReduceSum", ["filled"], ["sum"]))
     model.graph.node.append(helper.make_node("Add", ["sum", "quantiles_before"], ["quantiles"]))
     for node in model.graph.node[:-1]:
         node.output[:] = ["quantiles_before" if name == "quantiles" else name for name in node.output]
+
+
+def forging(model: onnx.ModelProto) -> None:
+    """Fails at the first question, which the runtime says with the node's name."""
+    for node in model.graph.node:
+        node.output[:] = ["quantiles_before" if name == "quantiles" else name for name in node.output]
+    model.graph.initializer.append(helper.make_tensor("seven", TensorProto.INT64, [1], [7]))
+    names = ["quantiles_before", "seven"]
+    model.graph.node.append(helper.make_node("Reshape", names, ["quantiles"], name="\x1b[2Jforged"))
 
 
 def test_graphs_that_lead_elsewhere_are_refused_unseen(client: TestClient, look: Callable[[bytes], Any]) -> None:
@@ -400,11 +411,53 @@ def test_graphs_that_lead_elsewhere_are_refused_unseen(client: TestClient, look:
             look(rewritten(body, forward=content))
 
 
+def posing(content: bytes) -> bytes:
+    """The graph behind a field that nobody knows, whose bytes stand where ONNX Runtime looks for its own format."""
+    return b"\xa2\x06\x05\x00ORTM" + content
+
+
+def test_a_graph_is_read_as_what_was_walked(client: TestClient, look: Callable[[bytes], Any], tmp_path: Path) -> None:
+    body = exported(client)
+    sent = rewritten(body, forward=posing(contents(body)[store.GRAPH]))
+    with pytest.raises(ValueError, match=r"forward\.onnx: expected an ONNX graph"):
+        look(sent)
+    folder = tmp_path / "posing"
+    folder.mkdir()
+    for name, content in contents(sent).items():
+        (folder / name).write_bytes(content)
+    series = [Series("a", np.arange(30.0), 0)]
+    assert np.isfinite(open_artifact(folder).forecast(series, 3, [0.5]).mean).all()  # as ONNX, which it is too
+
+
 def test_a_graph_that_wants_too_much_harms_nobody(client: TestClient, publish: Publish) -> None:
     publish()
     answer = give(client, graph(endless, exported(client)))
     assert (answer.status_code, answer.json()["type"]) == (422, "/docs/errors#invalid-version"), answer.text
     assert client.get("/v1/models/other").status_code == 404
+
+
+def test_what_the_runtime_says_of_a_graph_stands_in_no_log(
+    client: TestClient, publish: Publish, capfd: pytest.CaptureFixture[str]
+) -> None:
+    publish()
+    answer = give(client, graph(forging, exported(client)))
+    assert (answer.status_code, "does not answer" in answer.json()["detail"]) == (422, True), answer.text
+    assert "forged" not in capfd.readouterr().err
+
+
+def test_an_import_does_not_wait_for_others_for_ever(
+    client: TestClient, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish()
+    body = exported(client)
+    seats = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(parcels, "_seats", seats)
+    monkeypatch.setattr(parcels, "WAIT", 0.05)
+    with seats:
+        answer = give(client, body)
+    assert (answer.status_code, answer.json()["type"]) == (503, "/docs/errors#unavailable"), answer.text
+    assert int(answer.headers["retry-after"]) > 0
+    assert give(client, body).status_code == 201
 
 
 # ---------------------------------------------------------------- what dies halfway
