@@ -73,6 +73,8 @@ class PlainNext(msgspec.Struct, forbid_unknown_fields=True):
     quantiles: list[float] = msgspec.field(default_factory=lambda: [0.1, 0.5, 0.9])
 
 
+# What msgspec makes of other bodies; those that are not UTF-8 it refuses with the ValueError of Python itself.
+REFUSED = (msgspec.MsgspecError, ValueError, RecursionError)
 _decode = msgspec.json.Decoder(PlainAsk).decode
 _decode_next = msgspec.json.Decoder(PlainNext).decode
 
@@ -127,7 +129,7 @@ def question_of(raw: bytes, request_id: str, max_horizon: int) -> Question | Non
     """The question in a body, where it is plain and all about it is in order; else None."""
     try:
         ask = _decode(raw)
-    except (msgspec.MsgspecError, RecursionError):
+    except REFUSED:
         return None
     levels = levels_of(tuple(ask.quantiles))
     fine = levels is not None and 1 <= ask.horizon <= max_horizon and REFERRED.fullmatch(ask.model)
@@ -172,7 +174,7 @@ def arrival_of(raw: bytes, model: str, request_id: str, max_horizon: int) -> Arr
     """The points in a body, where they are plain; else None."""
     try:
         ask = _decode_next(raw)
-    except (msgspec.MsgspecError, RecursionError):
+    except REFUSED:
         return None
     levels = levels_of(tuple(ask.quantiles))
     keys = list({point.key for point in ask.points})

@@ -73,6 +73,14 @@ def test_what_is_no_question_at_all(client: TestClient, url: str) -> None:
         assert answer.json()["status"] == 422
 
 
+def test_text_that_is_not_utf8(client: TestClient) -> None:
+    question = '{"model": "fuel", "dataset": "gasoline", "series": ["été"]}'
+    points = '{"dataset": "gasoline", "points": [{"key": "été", "timestamp": "2026-01-01", "value": 1}]}'
+    for url, text in ((URL, question), (NEXT, points)):
+        answer = client.post(url, content=text.encode("latin-1"), headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["status"]) == (422, 422)
+
+
 @pytest.mark.parametrize("url", [URL, NEXT])
 def test_bodies_that_are_not_plain_json(client: TestClient, url: str) -> None:
     said: list[dict[str, str]] = [{"Content-Type": "text/plain"}, {}]

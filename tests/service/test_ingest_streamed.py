@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from app.errors import Invalid
+from app.errors import Invalid, TooLarge
 from app.services.ingest import Ask, Known, Upload, parse
 from app.services.ingest.reading import parse_here
 from app.services.ingest.streamed import read_streamed
@@ -140,6 +140,26 @@ def test_bad_files_are_refused_as_ever(tmp_path: Path, case: str) -> None:
             parse_here(path, tmp_path, Ask(CSV), Known(), streamed_bytes=size)
         refusals.append((refused.value.detail, refused.value.errors, refused.value.error_count))
     assert refusals[0] == refusals[1]
+
+
+@pytest.mark.parametrize("name", [b"cl\xe9", b"cl\0"])
+def test_a_header_that_is_not_text_is_refused_as_ever(tmp_path: Path, name: bytes) -> None:
+    path = tmp_path / "body"
+    path.write_bytes(name + b",ds,y\n" + DAYS.encode())
+    for size in (0, 1 << 40):
+        with pytest.raises(Invalid, match=r"not (UTF-8 )?text: byte 2 \(row 1\)"):
+            parse_here(path, tmp_path, Ask(CSV, id_column="cl"), Known(), streamed_bytes=size)
+
+
+@pytest.mark.parametrize("kind", [PARQUET, ARROW])
+def test_what_unpacks_to_too_much_is_refused_as_ever(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "body"
+    path.write_bytes(body(kind, table(HOURLY)))
+    size = 8 * 3 * len(HOURLY) - 1
+    for least in (0, 1 << 40):
+        with pytest.raises(TooLarge, match=f"more than {size} bytes"):
+            parse_here(path, tmp_path, Ask(kind, max_inflated_bytes=size), Known(), streamed_bytes=least)
+    assert read_streamed(path, tmp_path, Ask(kind, max_inflated_bytes=1 << 20), Known()) is not None
 
 
 def test_what_turns_out_odd_late_is_read_whole_by_the_same_process(tmp_path: Path) -> None:

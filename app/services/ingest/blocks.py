@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,6 +116,8 @@ def opened(path: Path, ask: Ask, known: Known) -> Generator[Source]:
     elif kind == PARQUET:
         with parquet.ParquetFile(str(path)) as file:
             schema = file.schema_arrow
+            if 8 * file.metadata.num_rows * len(schema) > ask.max_inflated_bytes:
+                raise Odd
         texts = [field.name for field in schema if is_text(field.type)]
         with parquet.ParquetFile(str(path), read_dictionary=texts, coerce_int96_timestamp_unit="us") as file:
             yield _typed(file.schema_arrow, file.iter_batches(batch_size=BATCH), ask, known)
@@ -142,6 +145,7 @@ def _csv(path: Path, ask: Ask, known: Known) -> Source:
     shape = shape_of(path, Scan(start, 0, False, False), ask)
     if not whole:
         head = head[: head.rfind(b"\n") + 1]
+    _check_text(head)  # with the header in it, or there is no row to tell the columns from
     columns = [str(place) for place in range(len(shape.names))]
     lines = {"column_names": columns, "skip_rows_after_names": shape.header_lines}
     split = csv.ParseOptions(delimiter=shape.delimiter)
@@ -163,6 +167,16 @@ def _csv(path: Path, ask: Ask, known: Known) -> Source:
     reader = csv.open_csv(str(path), read_options=options, parse_options=split, convert_options=typed)
     names = list(place_of)
     return Source(roles, case, (pa.Table.from_batches([batch]).rename_columns(names) for batch in reader))
+
+
+def _check_text(head: bytes) -> None:
+    """Raises Odd unless the bytes are text. Arrow checks the rows behind the header; the names nobody else does."""
+    try:
+        odd = "\0" in head.decode()
+    except UnicodeDecodeError as error:
+        raise Odd from error
+    if odd:
+        raise Odd
 
 
 def _time_type(column: Column) -> Any:
@@ -189,8 +203,12 @@ def _typed(schema: Any, batches: Iterator[Any], ask: Ask, known: Known) -> Sourc
     case.known = with_zone_of(columns[roles.time], case.known)
 
     def tables() -> Iterator[Any]:
-        yield _checked(first, names)
-        for batch in batches:
+        size = 0
+        for batch in chain([first], batches):
+            # As where the file is read whole: what counts is what a batch becomes.
+            size += max(batch.nbytes, 8 * batch.num_rows * len(schema))
+            if size > ask.max_inflated_bytes:
+                raise Odd
             yield _checked(batch, names)
 
     return Source(roles, case, tables())
