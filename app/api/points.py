@@ -1,6 +1,5 @@
 """Points of a whole dataset: read back as one stream."""
 
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -37,17 +36,8 @@ def read_all_points(
     `Accept`, sent while it is read. It is what one revision holds, whatever is uploaded meanwhile; a series that is
     erased meanwhile may be missing. Whatever comes out can be uploaded again."""
     media = negotiate(request, tuple(STREAMS))
-    opened, place = database(request), workspace(request)
-    with opened.read(place) as session:
-        number = datasets.revision_of(session, datasets.get(session, dataset), revision).number
-
-    def pages() -> Iterator[Any]:
-        after: str | None = None
-        while True:
-            with opened.read(place) as session:
-                table, after = points.page(session, datasets.get(session, dataset), number, after)
-            yield table
-            if after is None:
-                return
-
-    return tables_response(pages(), media)
+    opened = database(request)
+    with opened.read(workspace(request)) as session:
+        row = datasets.get(session, dataset)
+        pages = points.pages(opened, row, datasets.revision_of(session, row, revision).number)
+    return tables_response(pages, media)

@@ -5,20 +5,21 @@
 # pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sqlalchemy.orm import Session
 
+from app.db.session import Database
 from app.db.tables import ColumnRow, DatasetRow, RevisionRow
-from app.errors import Complaint, Invalid
+from app.errors import Complaint, Invalid, NotFound
 from app.services.changes import STATIC, statics_at
 from app.services.codecs import Floats, Ints
 from app.services.ingest.arrow import pa
 from app.services.ingest.stamps import parse_time
-from app.services.revisions import revision_of
+from app.services.revisions import find, revision_of
 from app.services.segments import TARGET, Painted
 from app.services.series import Span, columns_at, next_keys, painted_columns, series_rows, spread, unknown
 from models import Calendar
@@ -95,6 +96,26 @@ def page(
     calendar = Calendar.of(dataset.frequency or "D", dataset.time_zone)
     table = _rows_of(session, at, calendar, rows, painted)
     return table, keys[-1] if len(keys) == size else None
+
+
+def pages(database: Database, dataset: DatasetRow, number: int, size: int = SERIES) -> Iterator[Any]:
+    """Every `page` of a dataset at revision `number`, each read in a session of its own. Raises NotFound where the
+    dataset is deleted meanwhile, though another may have its name by then."""
+    wanted, name, workspace = dataset.id, dataset.name, dataset.workspace
+
+    def read() -> Iterator[Any]:
+        after: str | None = None
+        while True:
+            with database.read(workspace) as session:
+                found = find(session, name)
+                if found is None or found.id != wanted:
+                    raise NotFound(f"Dataset {name!r} was deleted while it was read.", code="no-such-dataset")
+                table, after = page(session, found, number, after, size)
+            yield table
+            if after is None:
+                return
+
+    return read()
 
 
 def _rows_of(

@@ -90,7 +90,7 @@ def _written(pages: Iterator[Any], kind: str) -> Iterator[bytes]:
             writer = pa.ipc.new_stream(sink, table.schema)
         elif writer is None:
             writer = parquet.ParquetWriter(sink, table.schema, compression="zstd")
-        writer.write_table(table)
+        writer.write_table(null_for_nan(table))
         yield from sink.taken()
     writer.close()
     yield from sink.taken()

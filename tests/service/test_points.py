@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.db.session import Database
-from app.errors import AppError, Conflict, Invalid
+from app.errors import AppError, Conflict, Invalid, NotFound
 from app.services import datasets, points
 
 HOURS = (
@@ -233,6 +233,29 @@ def test_a_whole_dataset_is_its_series_end_to_end_and_goes_up_again(client: Test
     assert answer.status_code == 200
     assert upload(client, answer.content, media=media) == upload(client, MANY, future_columns="promo")
     assert upload(client, answer.content, "e", media)["points"] == 11
+
+
+@pytest.mark.parametrize("media", MEDIA[2:4])
+def test_a_covariate_that_is_missing_is_null(client: TestClient, media: str) -> None:
+    rows = MANY.replace("2026-03-03,0.75,1,", "2026-03-03,0.75,,")
+    upload(client, rows, future_columns="promo")
+    content = client.get("/v1/datasets/d/points", headers={"Accept": media}).content
+    found = pa.ipc.open_stream(content).read_all() if media == MEDIA[3] else pq.read_table(io.BytesIO(content))
+    promo = found.column("promo")
+    assert promo.null_count == 2
+    assert np.isfinite(promo.drop_null().to_numpy()).all()
+
+
+def test_a_dataset_that_becomes_another_ends_the_stream(client: TestClient, database: Database) -> None:
+    """Its name may come back with other rows, which must not go on where the first one's end."""
+    upload(client, "key,timestamp,value\n" + "".join(f"k{place},2026-03-01,1\n" for place in range(4)), frequency="D")
+    with database.read("default") as session:
+        pages = points.pages(database, datasets.get(session, "d"), 1, 2)
+    assert next(pages).column("key").to_pylist() == ["k0", "k1"]
+    assert client.delete("/v1/datasets/d").status_code == 204
+    upload(client, "key,timestamp,value\n" + "".join(f"k{place},2026-03-01,2\n" for place in range(4)), frequency="D")
+    with pytest.raises(NotFound, match="deleted"):
+        next(pages)
 
 
 def test_a_whole_dataset_as_of_a_revision(client: TestClient) -> None:
