@@ -64,7 +64,10 @@ class Settings(BaseSettings):
     max_horizon: int = Field(10_000, ge=1, description="Longest horizon of a forecast, in steps.")
     max_queue: int = Field(1000, ge=1, description="Most jobs waiting at once; more are refused with 429.")
     max_running: int | None = Field(
-        None, ge=1, description="Most jobs of one workspace that run at once; left out, as many as there are slots."
+        None,
+        ge=1,
+        description="Most jobs that run at once, of one workspace; all clients of a server share one. "
+        "Left out: as many as there are slots.",
     )
     store_url: str | None = Field(
         None, description="Object store for the versions, s3://bucket/prefix; left out, a folder in the data folder."
