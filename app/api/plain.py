@@ -18,9 +18,10 @@ from app.api.schemas.common import MODEL, NAME, REFERENCE
 from app.api.schemas.forecasts import BASE, MAX_KEY_BYTES
 from app.http.etags import tag_of
 from app.http.formats import JSON
+from app.http.problems import refused_for_now
 from app.http.requests import route_path
 from app.http.sessions import WORKSPACE
-from app.services.arrivals import Arrival, Arrivals
+from app.services.arrivals import AWAY, Arrival, Arrivals
 from app.services.forecasts import Arrived, Shape
 from app.services.turns import Question, Reply, Sent, Turns
 
@@ -103,7 +104,12 @@ class PlainForecasts:
                     return
             elif (model := NEXT.fullmatch(path)) is not None:
                 arrival = arrival_of(raw, model[1], request_id, self.max_horizon)
-                if arrival is not None and (body := await self.arrivals.ask(arrival)) is not None:
+                try:
+                    body = None if arrival is None else await self.arrivals.ask(arrival)
+                except AWAY as error:
+                    await refused_for_now(error, scope)(scope, receive, send)
+                    return
+                if body is not None:
                     await _send(body, [IS_JSON], send)
                     return
         await self.app(scope, _again(messages, receive), send)

@@ -73,6 +73,13 @@ def unhurried(connection: Any) -> None:
         line.patience = None
 
 
+def brief(connection: Any) -> None:
+    """Give this connection up as soon as an answer takes longer than that to a ping."""
+    line = connection.connection.driver_connection
+    if isinstance(line, Line):
+        line.patience = FIRST_S
+
+
 def _connect(_dialect: object, _record: object, arguments: list[Any], named: dict[str, Any]) -> Line:
     return Line.connect(*arguments, **named)
 

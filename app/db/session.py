@@ -7,8 +7,9 @@ survives a power cut.
 
 import sqlite3
 import threading
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, or_
@@ -23,6 +24,8 @@ EVERY_WORKSPACE = "*"  # what a worker's session names, which serves all of them
 WORK_WAITS_S = 30.0  # for a lock that another process holds: whoever works in the background
 REQUEST_WAITS_S = 10.0  # a request; then its client is asked to come again
 WORK_HOLDS_S = 5.0  # locks, while it does not say a word: a worker's machine that stands still loses its transaction
+LOOK_WAITS_S = 1.0  # for another thread's look at the stamp
+SILENT_S = 5.0  # after a look that got no answer: none is taken, so that not every request waits for one
 
 
 class Database:
@@ -42,6 +45,7 @@ class Database:
         self._watch: sqlite3.Connection | None = None
         self._look: Connection | None = None  # PostgreSQL's
         self._watching = threading.Lock()
+        self._silent_until = 0.0
         if self.is_sqlite:
             self.engine: Engine = create_engine(url, pool_timeout=patience, max_overflow=35)  # a thread never waits
             event.listen(self.engine, "connect", self._configure_sqlite)
@@ -86,14 +90,25 @@ class Database:
 
     def _snapshot(self) -> Stamp:
         """Two equal snapshots see the same rows: every transaction that writes has an id, and begins or ends one."""
-        try:
-            with self._watching:
-                if self._look is None:
-                    self._look = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-                return str(self._look.exec_driver_sql("select pg_current_snapshot()::text").scalar_one())
-        except SQLAlchemyError:
-            self._look = None
+        if time.monotonic() < self._silent_until or not self._watching.acquire(timeout=LOOK_WAITS_S):
             return None
+        try:
+            if time.monotonic() < self._silent_until:
+                return None
+            if self._look is None:
+                self._look = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+                postgres.brief(self._look)
+            return str(self._look.exec_driver_sql("select pg_current_snapshot()::text").scalar_one())
+        except SQLAlchemyError:
+            self._silent_until = time.monotonic() + SILENT_S
+            lost, self._look = self._look, None
+            if lost is not None:
+                with suppress(SQLAlchemyError):
+                    lost.invalidate()
+                    lost.close()
+            return None
+        finally:
+            self._watching.release()
 
     def close(self) -> None:
         with self._watching:

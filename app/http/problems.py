@@ -107,9 +107,14 @@ def install_problems(app: FastAPI) -> None:
     @app.exception_handler(InternalError)
     @app.exception_handler(PoolTimeout)
     async def _refuse_for_now(request: Request, error: Exception) -> Response:
-        # One line: while the database is away there is one for each request.
-        log.error("the database does not answer: %s", " ".join(str(getattr(error, "orig", error)).split()))
-        return problem_response(_away(error), request.scope)
+        return refused_for_now(error, request.scope)
+
+
+def refused_for_now(error: Exception, scope: Scope) -> Response:
+    """The answer where the database gave none; it is logged."""
+    # One line: while the database is away there is one for each request.
+    log.error("the database does not answer: %s", " ".join(str(getattr(error, "orig", error)).split()))
+    return problem_response(_away(error), scope)
 
 
 def _away(error: Exception) -> AppError:

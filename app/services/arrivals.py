@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from app.db.session import Database
@@ -22,8 +23,11 @@ from app.services.opened import OpenVersions
 from app.services.turns import about
 
 MOST = 256  # requests that share a transaction
+NUMBERS = 200_000  # in all their answers: they are computed while nobody else can write
+AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)  # locked for too long, full, out of reach
 
 Future = asyncio.Future[bytes | None]
+Found = dict[int, bytes | Exception]  # by the arrival's id
 
 
 @dataclass(slots=True)
@@ -42,6 +46,10 @@ class Arrival:
     def keys(self) -> list[str]:
         return list(dict.fromkeys(point.key for point in self.points))
 
+    @property
+    def numbers(self) -> int:
+        return len(self.keys) * self.shape.horizon * (1 + len(self.shape.levels))
+
 
 class Arrivals:
     """Gathers points. One for each process; `ask` belongs to the event loop."""
@@ -54,7 +62,8 @@ class Arrivals:
         self._writing = False
 
     def ask(self, arrival: Arrival) -> Future:
-        """The JSON answer, once the points are stored; None where another way has to answer."""
+        """The JSON answer, once the points are stored; None where another way has to answer. Raises what the database
+        said that did not answer: whoever asks it again at once waits as long again."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:  # the first one, or one after the loop before has gone
             self._loop, self._waiting, self._writing = loop, [], False
@@ -70,33 +79,43 @@ class Arrivals:
     # -------------------------------------------------------- inside
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+        count = fitting(self._waiting)
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        try:
+            writing = loop.run_in_executor(self._writer, self._stored, batch)
+        except RuntimeError:  # it has been closed: the other way says what it says to everybody then
+            left, self._waiting = [*batch, *self._waiting], []
+            _give(left, {})
+            return
         self._writing = True
-        loop.run_in_executor(self._writer, self._stored, batch).add_done_callback(
-            lambda found: self._done(loop, batch, {} if found.exception() else found.result())
-        )
+        writing.add_done_callback(lambda found: self._done(loop, batch, {} if found.exception() else found.result()))
 
-    def _done(self, loop: asyncio.AbstractEventLoop, batch: Sequence[Arrival], found: dict[int, bytes]) -> None:
+    def _done(self, loop: asyncio.AbstractEventLoop, batch: Sequence[Arrival], found: Found) -> None:
         self._writing = False
         if self._waiting:
             self._begin(loop)
-        for arrival in batch:
-            if arrival.future is not None and not arrival.future.done():
-                arrival.future.set_result(found.get(id(arrival)))
+        _give(batch, found)
 
-    def _stored(self, batch: Sequence[Arrival]) -> dict[int, bytes]:
+    def _stored(self, batch: Sequence[Arrival]) -> Found:
         """The answers of those that could be stored, by the arrival's id."""
         apart: dict[tuple[str, str], list[Arrival]] = {}
         for arrival in batch:
             apart.setdefault((arrival.workspace, arrival.dataset), []).append(arrival)
-        found: dict[int, bytes] = {}
+        found: Found = {}
+        away: Exception | None = None
         for some in apart.values():
-            found |= self._tried(some)
+            if away is not None and self._database.is_sqlite:  # whose one lock is for all
+                found |= {id(arrival): away for arrival in some}
+                continue
+            found |= (mine := self._tried(some))
+            away = next((one for one in mine.values() if isinstance(one, Exception)), None)
         return found
 
-    def _tried(self, some: Sequence[Arrival]) -> dict[int, bytes]:
+    def _tried(self, some: Sequence[Arrival]) -> Found:
         try:
-            return self._together(some)
+            return dict(self._together(some))
+        except AWAY as error:
+            return {id(arrival): error for arrival in some}
         except SQLAlchemyError:
             return {}
         except (AppError, ValueError, RuntimeError):
@@ -104,18 +123,22 @@ class Arrivals:
             return self._tried(some[:half]) | self._tried(some[half:]) if half else {}
 
     def _together(self, some: Sequence[Arrival]) -> dict[int, bytes]:
-        """All points of one dataset in one transaction, and the answers. Raises what refuses any of them."""
+        """All points of one dataset in one transaction, and the answers, but of those that want to hear what they alone
+        are told. Raises what refuses any of them."""
         workspace, models = some[0].workspace, {arrival.model for arrival in some}
         with self._database.read(workspace) as session:  # loaded before the write lock is held
             self._chosen(session, models)
         with self._database.write(workspace) as session:
             chosen = self._chosen(session, models)
             dataset = datasets.get(session, some[0].dataset)
+            if any(one.opened.any_frequency for one in chosen.values()) and known_columns(session, dataset.id):
+                some = [arrival for arrival in some if not chosen[arrival.model].opened.any_frequency]
+                if not some:
+                    return {}
             points = [point for arrival in some for point in arrival.points]
             times, notes = instants([point.timestamp for point in points], datasets.calendar_of(dataset), "{}")
-            ignored = any(one.opened.any_frequency for one in chosen.values()) and known_columns(session, dataset.id)
-            if notes or ignored:
-                raise ValueError("something is to be said to each of these alone")
+            if notes:
+                raise ValueError("something is to be said to one of these alone")
             rows = [(point.key, int(time), point.value) for point, time in zip(points, times, strict=True)]
             revision = datasets.append_points(session, dataset, rows).revision.number
             alike: dict[tuple[str, Shape], list[Arrival]] = {}
@@ -129,6 +152,27 @@ class Arrivals:
 
     def _chosen(self, session: Session, models: set[str]) -> dict[str, Chosen]:
         return {model: take(self._versions, look_up(session, model)) for model in models}
+
+
+def fitting(waiting: Sequence[Arrival]) -> int:
+    """How many of those that wait, from the first on, share the next transaction."""
+    count = numbers = 0
+    for arrival in waiting[:MOST]:
+        numbers += arrival.numbers
+        if count and numbers > NUMBERS:
+            break
+        count += 1
+    return count
+
+
+def _give(some: Sequence[Arrival], found: Found) -> None:
+    for arrival in some:
+        if arrival.future is None or arrival.future.done():  # its client may have gone
+            continue
+        if isinstance(mine := found.get(id(arrival)), Exception):
+            arrival.future.set_exception(mine)
+        else:
+            arrival.future.set_result(mine)
 
 
 def _answers(chosen: Chosen, group: Sequence[Arrival], read: Read) -> dict[int, bytes]:

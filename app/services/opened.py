@@ -67,6 +67,7 @@ class OpenVersions:
 
 Found = TypeVar("Found")
 KEPT = 256  # names
+ASK: Stamp = ""  # no stamp of a database: it is asked for one
 
 
 class Remembered(Generic[Found]):
@@ -79,10 +80,10 @@ class Remembered(Generic[Found]):
         self._stamp: Stamp = None
         self._found: dict[tuple[str, str], Found] = {}
 
-    def get(self, workspace: str, name: str, look: Callable[[], Found], stamp: Stamp = None) -> Found:
+    def get(self, workspace: str, name: str, look: Callable[[], Found], stamp: Stamp = ASK) -> Found:
         """What `look` finds for the name in the workspace, or has found after the last commit there was. `stamp` is the
-        database's, where the caller has asked already."""
-        stamp = stamp or self._database.stamp()
+        database's, where the caller has asked already, be it in vain (None)."""
+        stamp = self._database.stamp() if stamp == ASK else stamp
         if stamp is None:
             return look()
         with self._lock:

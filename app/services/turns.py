@@ -142,6 +142,8 @@ class Turns:
         stamp = self._database.stamp()
         self.contexts.begin()
         parts: list[Part] = []
+        if stamp is None:  # the database does not answer, and the other way says so
+            return parts, 0.0
         for workspace in {question.workspace for question in questions}:
             mine = [question for question in questions if question.workspace == workspace]
             try:

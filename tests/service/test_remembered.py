@@ -90,3 +90,9 @@ def test_a_database_that_cannot_tell_is_asked_each_time(tmp_path: Path) -> None:
     look = Counting()
     kept = Remembered[int](Database(f"sqlite:///{tmp_path / 'no.db'}"))
     assert [kept.get("default", "fuel", look) for _ in range(2)] == [1, 2]
+
+
+def test_a_stamp_asked_for_in_vain_is_not_asked_for_again(kept: Remembered[int]) -> None:
+    look = Counting()
+    assert [kept.get("default", "fuel", look, None) for _ in range(2)] == [1, 2]
+    assert [kept.get("default", "fuel", look) for _ in range(2)] == [3, 3]

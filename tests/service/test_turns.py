@@ -10,13 +10,15 @@ import orjson
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
-from app.api.plain import question_of
+from app.api.plain import arrival_of, question_of
 from app.db.session import Database
 from app.db.tables import RevisionRow
 from app.services import datasets
+from app.services.arrivals import Arrival, Arrivals, fitting
 from app.services.contexts import COLD, ENTRY, Contexts
+from app.services.forecasts import Arrived, Shape
 from app.services.series import erase
 from app.services.turns import Question, Reply, calendar_of, located
 
@@ -264,6 +266,13 @@ def point(key: str, day: int, value: float) -> dict[str, Any]:
     return {"dataset": "gasoline", "points": [{"key": key, "timestamp": f"2026-02-{day:02}", "value": value}]}
 
 
+def gathered(arrivals: Arrivals, *some: Arrival | None) -> list[bytes | None]:
+    async def asked() -> list[bytes | None]:
+        return list(await asyncio.gather(*(arrivals.ask(one) for one in some if one is not None)))
+
+    return asyncio.run(asked())
+
+
 def test_points_that_come_together_share_a_commit(app: FastAPI, client: TestClient, database: Database) -> None:
     bodies = [point("abc"[place % 3], 4 + place // 3, 100.0 + place) for place in range(15)]
     bodies[7] = point("a", 1, -1.0)  # is there with another value
@@ -277,6 +286,54 @@ def test_points_that_come_together_share_a_commit(app: FastAPI, client: TestClie
         (row,) = answer.json()["forecasts"]
         again = client.post(URL, json=ask(row["key"], revision=answer.json()["revision"]))
         check(answer.json(), again.json() | {"request_id": None})
+
+
+@pytest.mark.usefixtures("base")
+def test_what_is_to_be_said_to_one_takes_no_other_out_of_the_batch(app: FastAPI, client: TestClient) -> None:
+    rows = "key,timestamp,value,price\na,2026-01-05,1,2.5\na,2026-01-06,2,3.5\n"
+    made = client.post("/v1/datasets/covered/revisions", content=rows, headers={"content-type": "text/csv"})
+    made.raise_for_status()
+    bodies = [
+        {"dataset": "covered", "points": [{"key": key, "timestamp": "2026-01-07", "value": 3.0}]} for key in "abcd"
+    ]
+    asked = zip(bodies, ("base", "fuel", "fuel", "fuel"), strict=True)
+    arrivals = [arrival_of(orjson.dumps(body), model, "r", 10_000) for body, model in asked]
+    answers = gathered(app.state.arrivals, *arrivals)
+    assert [answer and orjson.loads(answer)["revision"] for answer in answers] == [None, 2, 2, 2]
+    (found,) = asyncio.run(_asked(app, bodies[:1], "/v1/models/base/next"))
+    assert found.status_code == 200
+    assert [warning["code"] for warning in found.json()["warnings"]] == ["covariates_ignored"]
+
+
+def test_a_locked_database_is_waited_for_once(app: FastAPI, client: TestClient, database: Database) -> None:
+    if not database.is_sqlite:
+        pytest.skip("one lock for all writers is SQLite's")
+    stored_in = app.state.database.engine
+    begun: list[str] = []
+    event.listen(stored_in, "checkout", lambda line, *_: line.execute("PRAGMA busy_timeout=50"))
+    event.listen(stored_in, "before_cursor_execute", lambda _c, _l, statement, *_: begun.append(statement))
+    with database.write("default") as session:
+        session.connection()  # now it is locked
+        found = asyncio.run(_asked(app, [point("a", 4, 1.0), point("b", 4, 1.0)], "/v1/models/fuel/next"))
+    assert [(answer.status_code, answer.headers["retry-after"]) for answer in found] == [(503, "2")] * 2
+    assert begun.count("BEGIN IMMEDIATE") <= 2  # the second may not have come in time for the first one's batch
+    assert both(client, ask("a"))["revision"] == 1
+
+
+def test_a_batch_is_only_so_much_work() -> None:
+    def arrival(horizon: int) -> Arrival:
+        return Arrival("default", "fuel", "gasoline", (Arrived("a", "2026-02-04", 1.0),), Shape(horizon, (0.5,)), "r")
+
+    assert fitting([arrival(1)] * 300) == 256
+    assert fitting([arrival(1), *[arrival(25_000)] * 9]) == 4
+    assert fitting([arrival(10**6), arrival(1)]) == 1
+
+
+def test_points_that_come_after_the_end_are_left_to_the_other_way(app: FastAPI, database: Database) -> None:
+    closed = Arrivals(database, app.state.versions)
+    closed.close()
+    arrivals = [arrival_of(orjson.dumps(point(key, 4, 1.0)), "fuel", "r", 10_000) for key in "ab"]
+    assert gathered(closed, *arrivals) == [None, None]
 
 
 def test_a_point_without_a_forecast_is_not_kept(app: FastAPI, client: TestClient) -> None:
