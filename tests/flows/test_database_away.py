@@ -13,7 +13,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import InternalError, OperationalError
 
 from app.config import Settings
-from app.db.session import EVERY_WORKSPACE, Database
+from app.db.session import EVERY_WORKSPACE, SILENT_S, Database
 
 
 class Line:
@@ -96,6 +96,18 @@ def test_a_frozen_line_is_given_up_and_found_again(line: Line) -> None:
         line.flows.set()
     with database.read(EVERY_WORKSPACE) as session:
         assert session.scalar(text("select 1")) == 1
+    database.close()
+
+
+def test_a_look_behind_a_frozen_line_is_not_taken_by_one_after_the_other(line: Line) -> None:
+    database = Database(line.url)
+    assert database.stamp() is not None
+    line.flows.clear()
+    assert database.stamp() is None
+    line.flows.set()
+    assert database.stamp() is None  # it is not tried again at once
+    threading.Event().wait(SILENT_S)
+    assert database.stamp() is not None
     database.close()
 
 
