@@ -74,6 +74,7 @@ class PlainNext(msgspec.Struct, forbid_unknown_fields=True):
     quantiles: list[float] = msgspec.field(default_factory=lambda: [0.1, 0.5, 0.9])
 
 
+LEVELS = 99  # quantiles; more go the long way, for each list of them is kept in memory
 # What msgspec makes of other bodies; those that are not UTF-8 it refuses with the ValueError of Python itself.
 REFUSED = (msgspec.MsgspecError, ValueError, RecursionError)
 _decode = msgspec.json.Decoder(PlainAsk).decode
@@ -137,7 +138,7 @@ def question_of(raw: bytes, request_id: str, max_horizon: int) -> Question | Non
         ask = _decode(raw)
     except REFUSED:
         return None
-    levels = levels_of(tuple(ask.quantiles))
+    levels = levels_of(tuple(ask.quantiles)) if len(ask.quantiles) <= LEVELS else None
     fine = levels is not None and 1 <= ask.horizon <= max_horizon and REFERRED.fullmatch(ask.model)
     if levels is None or not fine:
         return None
@@ -164,10 +165,10 @@ def _sent(ask: PlainAsk, inputs: list[PlainInput], question: Question) -> list[s
     return None if any(np.isinf(one.values).any() for one in question.sent) else [one.key for one in inputs]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def levels_of(levels: tuple[float, ...]) -> tuple[float, ...] | None:
     """Quantile levels in order; None where the route has something to say about them."""
-    fine = len(levels) <= 999 and len(set(levels)) == len(levels) and all(0 < level < 1 for level in levels)
+    fine = len(set(levels)) == len(levels) and all(0 < level < 1 for level in levels)
     return tuple(sorted(levels)) if fine else None
 
 
@@ -182,7 +183,7 @@ def arrival_of(raw: bytes, model: str, request_id: str, max_horizon: int) -> Arr
         ask = _decode_next(raw)
     except REFUSED:
         return None
-    levels = levels_of(tuple(ask.quantiles))
+    levels = levels_of(tuple(ask.quantiles)) if len(ask.quantiles) <= LEVELS else None
     keys = list({point.key for point in ask.points})
     if levels is None or not 1 <= ask.horizon <= max_horizon or not NAMED.fullmatch(ask.dataset):
         return None

@@ -17,6 +17,7 @@ root.add_typer(jobs, name="jobs", rich_help_panel=CLIENT)
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id, as `gatecast jobs` lists it.")]
 State = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 Kind = Literal["train", "tune", "trial", "backtest", "forecast"]
+WIDE = 100  # columns of a terminal that hold all there is to say of a job
 COLOURS = {"running": "cyan", "succeeded": "green", "failed": "red", "cancelled": "yellow"}
 
 
@@ -105,18 +106,22 @@ def list_jobs(
     elif not found:
         out.print("No jobs.")
     else:
+        columns = ["=job", "kind", "state", ">done", "=asked for (UTC)", "of"]
         rows = [
-            (
+            [
                 job["id"],
                 job["kind"],
                 _state(job),
                 f"{job['progress']['fraction']:.0%}",
                 job["created_at"][:16].replace("T", " "),
                 _subject(job),
-            )
+            ]
             for job in found
         ]
-        table(None, ["=job", "kind", "state", ">done", "=asked for (UTC)", "of"], rows)
+        if out.width < WIDE:  # the rest would be folded letter by letter
+            for row in (columns, *rows):
+                del row[4]
+        table(None, columns, rows)
 
 
 def _state(job: dict[str, Any]) -> str:

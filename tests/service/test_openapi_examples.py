@@ -27,6 +27,7 @@ ORDER = [
     "show_audit",
     "list_series",
     "read_points",
+    "read_all_points",
     "download_result",
     "create_job",
     "list_jobs",
@@ -61,6 +62,7 @@ ORDER = [
     "healthz",
     "readyz",
     "system",
+    "delete_job",
     "delete_schedule",
     "delete_alias",
     "delete_version",
@@ -174,5 +176,5 @@ def test_every_example_runs_and_answers_as_documented(seeded: TestClient, app: F
     # The champion cannot be removed, so another alias takes its place.
     replay.names["alias"] = "spare"
     assert seeded.put("/v1/models/fuel/aliases/spare", json={"version": 1}).status_code == 201
-    for name in ("delete_schedule", "delete_alias", "delete_version", "delete_series", "delete_dataset"):
+    for name in ("delete_job", "delete_schedule", "delete_alias", "delete_version", "delete_series", "delete_dataset"):
         replay.run(name)
