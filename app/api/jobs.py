@@ -188,8 +188,9 @@ def delete_job(job: JobPath, request: Request, settings: AppSettings) -> None:
     reached from here."""
     with database(request).read(workspace(request)) as session:
         gone = trials.removable(session, job)
-    for one in gone:  # first: while its row is there, it can be asked for again
-        forecast_jobs.drop_files(settings, one)
+    forecast_jobs.drop_files(settings, job)  # first: while its row is there, it can be asked for again
+    for trial in gone[1:]:
+        forecast_jobs.drop_checkpoints(settings, trial)
     with database(request).write(workspace(request)) as session:
         folders = trials.remove(session, job)
     for folder in folders:

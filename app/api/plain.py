@@ -16,12 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.schemas.common import MODEL, NAME, REFERENCE
 from app.api.schemas.forecasts import BASE, MAX_KEY_BYTES
+from app.db.session import AWAY
 from app.http.etags import tag_of
 from app.http.formats import JSON
 from app.http.problems import refused_for_now
 from app.http.requests import route_path
 from app.http.sessions import WORKSPACE
-from app.services.arrivals import AWAY, Arrival, Arrivals
+from app.services.arrivals import Arrival, Arrivals
 from app.services.forecasts import Arrived, Shape
 from app.services.turns import Question, Reply, Sent, Turns
 

@@ -18,7 +18,6 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id, as `gatecast 
 State = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 Kind = Literal["train", "tune", "trial", "backtest", "forecast"]
 WIDE = 100  # columns of a terminal that hold all there is to say of a job
-COLOURS = {"running": "cyan", "succeeded": "green", "failed": "red", "cancelled": "yellow"}
 
 
 def watch(http: httpx.Client, job: str) -> dict[str, Any]:

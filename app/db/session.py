@@ -13,12 +13,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, or_
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from app.db import postgres
 from app.db.tables import InWorkspace
 
+# A database that restarts, is full, locked for too long, or out of reach: what was tried may be tried again.
+AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 Stamp = int | str | None  # what `Database.stamp` gives
 EVERY_WORKSPACE = "*"  # what a worker's session names, which serves all of them, and a row that all of them see
 WORK_WAITS_S = 30.0  # for a lock that another process holds: whoever works in the background

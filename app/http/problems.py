@@ -7,13 +7,13 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Scope
 
 from app import errors
+from app.db.session import AWAY
 from app.errors import AppError
 from app.http.complaints import complaints_of
 
@@ -102,12 +102,11 @@ def install_problems(app: FastAPI) -> None:
             return Response(status_code=error.status_code, headers=error.headers)
         return problem_response(refusal_of(error, request), request.scope)
 
-    @app.exception_handler(OperationalError)
-    @app.exception_handler(InterfaceError)
-    @app.exception_handler(InternalError)
-    @app.exception_handler(PoolTimeout)
     async def _refuse_for_now(request: Request, error: Exception) -> Response:
         return refused_for_now(error, request.scope)
+
+    for kind in AWAY:
+        app.add_exception_handler(kind, _refuse_for_now)
 
 
 def refused_for_now(error: Exception, scope: Scope) -> Response:

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.db.session import Database
+from app.db.session import AWAY, Database
 from app.errors import AppError
 from app.services import datasets, forecast_answers
 from app.services.forecast_inputs import instants, known_columns
@@ -24,7 +23,6 @@ from app.services.turns import about
 
 MOST = 256  # requests that share a transaction
 NUMBERS = 200_000  # in all their answers: they are computed while nobody else can write
-AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)  # locked for too long, full, out of reach
 
 Future = asyncio.Future[bytes | None]
 Found = dict[int, bytes | Exception]  # by the arrival's id

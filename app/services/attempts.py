@@ -12,18 +12,16 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, case, select, update
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.orm import Session
 
 from app.config import Settings
-from app.db.session import EVERY_WORKSPACE, Database
+from app.db.session import AWAY, EVERY_WORKSPACE, Database
 from app.db.tables import DatasetRow, JobRow, utc_now
 from app.errors import AppError, Conflict
 from app.services import datasets, queueing, trials
 from app.services.jobs import ACTIVE, Engine, append_event
 
 MAX_TRIES = 5  # attempts in a row that end without a new checkpoint
-AWAY = (OperationalError, InterfaceError, InternalError)  # a database that restarts, is full, or cannot be reached
 PATIENCE = 60.0  # seconds to wait for it before the attempt is given up
 
 T = TypeVar("T")

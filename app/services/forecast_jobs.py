@@ -231,6 +231,11 @@ def drop_files(settings: Settings, job_id: str) -> None:
     """Delete what a job keeps in this data folder and in the object store: its file, its parts, its checkpoints.
     Raises StoreAway."""
     _drop(settings, job_id, 0.0)
+    drop_checkpoints(settings, job_id)
+
+
+def drop_checkpoints(settings: Settings, job_id: str) -> None:
+    """Delete what a job that makes no file keeps in this data folder."""
     shutil.rmtree(settings.checkpoints / job_id, ignore_errors=True)
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from sqlalchemy import update
 
-from app.db.session import EVERY_WORKSPACE
+from app.db.session import AWAY, EVERY_WORKSPACE
 from app.db.tables import JobRow, TrialRow
 from app.services import attempts, jobs, trials
-from app.services.attempts import AWAY, Attempt, Fenced
+from app.services.attempts import Attempt, Fenced
 from app.services.trials import COMPLETED, Trial
 from models import Progress
 

@@ -167,9 +167,9 @@ def add_version(session: Session, new: NewVersion) -> VersionRow:
     row = VersionRow(
         model_id=model.id,
         number=model.last_version,
-        config=_without_nan(new.config),
-        metrics=_without_nan(new.metrics),
-        baselines=_without_nan(new.baselines),
+        config=without_nan(new.config),
+        metrics=without_nan(new.metrics),
+        baselines=without_nan(new.baselines),
         **{name: getattr(new, name) for name in taken},
     )
     session.add(row)
@@ -178,7 +178,7 @@ def add_version(session: Session, new: NewVersion) -> VersionRow:
     passed = champion is not None and new.gate is not None and new.gate.passes(champion.version)
     if new.promote == "always" or (new.promote == "if_better" and (champion is None or passed)):
         reason = new.reason or ("promote: always" if new.promote == "always" else "better than the champion")
-        gate = _without_nan(asdict(new.gate)) | {"passed": passed} if new.gate else None
+        gate = without_nan(asdict(new.gate)) | {"passed": passed} if new.gate else None
         why = Why(new.actor, "first version" if champion is None and not new.reason else reason, gate)
         _set(session, model, CHAMPION, row.number, why)
     return row
@@ -367,10 +367,10 @@ def _record(session: Session, alias: AliasRow, before: int | None, after: int | 
     )
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """JSON-ready values: NaN and infinities, which JSON does not have, become None."""
     if isinstance(value, Mapping):
-        return {str(name): _without_nan(item) for name, item in cast(Mapping[object, object], value).items()}
+        return {str(name): without_nan(item) for name, item in cast(Mapping[object, object], value).items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in cast(Sequence[object], value)]
+        return [without_nan(item) for item in cast(Sequence[object], value)]
     return None if isinstance(value, float) and not math.isfinite(value) else value

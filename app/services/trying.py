@@ -4,9 +4,8 @@ what beats the trials before it."""
 import logging
 import math
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -17,6 +16,7 @@ from app.errors import Invalid, StoreAway
 from app.services import attempts, jobs, training, trials
 from app.services.attempts import Attempt, Fenced
 from app.services.pruning import Watch
+from app.services.registry import without_nan
 from app.services.training import Learned
 from app.services.trials import COMPLETED, PRUNED
 from models import Progress, Stopped, TrainResult
@@ -53,7 +53,7 @@ def made_of(result: TrainResult, folder: str, digest: str, size: int) -> dict[st
     """What a version of the trial is to be recorded with, as JSON."""
     kept = {name: value for name, value in asdict(result).items() if name not in LEFT_OUT}
     measured = {"folder": folder, "digest": digest, "size_bytes": size}
-    return _finite({**kept, "config": result.config.document(), **measured})
+    return without_nan({**kept, "config": result.config.document(), **measured})
 
 
 def _complete(attempt: Attempt, learned: Learned, watch: Watch) -> None:
@@ -116,12 +116,3 @@ def _drop(attempt: Attempt, folders: list[str]) -> None:
             store.remove(attempt.settings.store, folder)
         except (StoreAway, OSError) as error:
             log.warning("%s is not needed any more and is still in the store: %s", folder, error)
-
-
-def _finite(value: Any) -> Any:
-    """JSON-ready: numbers that JSON does not have become None."""
-    if isinstance(value, Mapping):
-        return {str(name): _finite(one) for name, one in cast(Mapping[object, object], value).items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in cast(Sequence[object], value)]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

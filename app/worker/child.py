@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from app.config import Settings
-from app.db.session import EVERY_WORKSPACE, WORK_HOLDS_S, Database
+from app.db.session import AWAY, EVERY_WORKSPACE, WORK_HOLDS_S, Database
 from app.errors import FULL, AppError, Invalid, disk_full
 from app.http import logs
 from app.services import attempts, backtests, forecast_jobs, training, trying, tuning
@@ -92,7 +92,7 @@ def obey(settings: Settings, order: dict[str, Any]) -> int:
             attempts.persist(database, lambda session: attempts.fail(session, job_id, number, refusal))
     except Fenced:
         log.info("job %s attempt %d: no longer ours", job_id, number)
-    except attempts.AWAY:
+    except AWAY:
         log.exception("job %s attempt %d: the database is away", job_id, number)
         return UNKNOWN_END
     finally:
@@ -108,7 +108,7 @@ def _run(attempt: Attempt) -> AppError | None:
         WORK[attempt.kind](attempt)
     except Stopped:
         attempts.persist(attempt.database, lambda session: attempts.hand_back(session, attempt.job, attempt.number))
-    except (Fenced, *attempts.AWAY):
+    except (Fenced, *AWAY):
         raise
     except AppError as error:
         return error

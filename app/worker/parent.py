@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from dbos import DBOS, DBOSPortableJSONSerializer
 
 from app.config import Settings
-from app.db.session import EVERY_WORKSPACE, WORK_HOLDS_S, Database
+from app.db.session import AWAY, EVERY_WORKSPACE, WORK_HOLDS_S, Database
 from app.services import attempts, jobs, schedules, trials
 from app.worker import census
 from app.worker.slots import Slot, Spares, cores, end, new_name, slots_of
@@ -166,7 +166,7 @@ class Parent:
             with self.database.write(EVERY_WORKSPACE) as session:
                 if (workspace := attempts.workspace_of(session, job_id)) is not None:
                     attempts.release(session, self.engine, workspace, most)
-        except attempts.AWAY as error:
+        except AWAY as error:
             log.warning("the database is away: %s", error)
 
     def _is_step(self, job_id: str) -> bool:
@@ -174,7 +174,7 @@ class Parent:
         try:
             with self.database.read(EVERY_WORKSPACE) as session:
                 return attempts.kind_of(session, job_id) == trials.TUNE
-        except attempts.AWAY:
+        except AWAY:
             return False  # any child can take it
 
     def _stand_still_when_draining(self) -> None:
@@ -198,7 +198,7 @@ class Parent:
                 if time.monotonic() >= next_fire:
                     next_fire = time.monotonic() + FIRE_EVERY
                     self._fire_schedules()
-            except attempts.AWAY as error:
+            except AWAY as error:
                 log.warning("the database is away: %s", error)
             except Exception:  # without beats this worker would be taken for dead while its children work
                 log.exception("looking after the workers failed; it is tried again")
@@ -245,7 +245,7 @@ class Parent:
             for job_id, number in list(self.children):
                 self._hand_back(job_id, number)
             me.leave()
-        except attempts.AWAY as error:
+        except AWAY as error:
             log.warning("the database is away: %s; the others will see that this worker is gone", error)
         logging.shutdown()
         os._exit(0)  # the engine's threads stand still on purpose

@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from app.db.session import EVERY_WORKSPACE, Database
+from app.db.session import AWAY, EVERY_WORKSPACE, Database
 from app.services import attempts
 from app.services.attempts import Fenced, Report
 from models import Progress
@@ -84,7 +84,7 @@ class Reporter:
         except Fenced:
             self._stop.set()
             return
-        except attempts.AWAY as error:
+        except AWAY as error:
             log.warning("job %s: progress not written: %s", self._job_id, error)
             return
         except Exception:  # telling is not worth the work's life
