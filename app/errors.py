@@ -146,7 +146,7 @@ CODES = {
     "forbidden": Kind(
         403,
         "The server has no API key, so it answers this machine only; the request came for or from somewhere else.",
-        "Set GATECAST_API_KEY and send the key, or name the page's origin in GATECAST_CORS_ORIGINS.",
+        "Set `GATECAST_API_KEY` and send the key, or name the page's origin in `GATECAST_CORS_ORIGINS`.",
     ),
     "not-found": Kind(
         404,
@@ -154,12 +154,12 @@ CODES = {
         "Check the name's spelling and case; list what there is with a GET one level up.",
     ),
     "no-such-dataset": Kind(
-        404, "There is no dataset of that name.", "List them with GET /v1/datasets; names keep their case."
+        404, "There is no dataset of that name.", "List them with `GET /v1/datasets`; names keep their case."
     ),
     "no-such-series": Kind(
         404,
         "The dataset has no series of that key at that revision.",
-        "List them with GET /v1/datasets/{dataset}/series; `?search=` finds a part of a key.",
+        "List them with `GET /v1/datasets/{dataset}/series`; `?search=` finds a part of a key.",
     ),
     "backtest-not-done": Kind(
         404, "The backtest's job has not succeeded yet.", "Follow the job named in `detail`; its result is here then."
@@ -169,7 +169,7 @@ CODES = {
         "The job has made no file: it has not succeeded yet, or is of a kind that makes none.",
         "Look at the job: its `state`, and `result.href` once it has succeeded.",
     ),
-    "no-trials": Kind(404, "The job is no tune, so it has no trials.", "List tunes with GET /v1/jobs?kind=tune."),
+    "no-trials": Kind(404, "The job is no tune, so it has no trials.", "List tunes with `GET /v1/jobs?kind=tune`."),
     "method-not-allowed": Kind(
         405, "The path exists, but not for this method.", "Use one of the methods in the `Allow` header."
     ),
@@ -313,7 +313,7 @@ CODES = {
     "no-trial-completed": Kind(
         500,
         "A tune has come to its end without one completed trial.",
-        "Look at GET /v1/jobs/{job}/trials; once the cause is gone, retry the tune: it tries again what failed.",
+        "Look at `GET /v1/jobs/{job}/trials`; once the cause is gone, retry the tune: it tries again what failed.",
     ),
     "job-crashed": Kind(
         500, "A job ended with an error nobody foresaw.", "Look at the worker's log; report it with the job's id."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import fastapi_offline
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
 from app.errors import CODES
@@ -36,9 +36,14 @@ PAGE = """\
 
 
 def install_docs(app: FastAPI) -> None:
-    """`/docs`, `/docs/errors` and the files they need."""
+    """`/docs`, `/docs/errors` and the files they need; the bare address leads there."""
     app.mount("/docs/static/swagger", StaticFiles(directory=SWAGGER), name="swagger")
     app.mount("/docs/static", StaticFiles(directory=OURS), name="docs")
+
+    @app.get("/", include_in_schema=False)
+    async def home(request: Request) -> RedirectResponse:
+        """Whoever opens the server's bare address in a browser wants the page that says what is here."""
+        return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:

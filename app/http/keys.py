@@ -17,7 +17,7 @@ from app.errors import AppError, Forbidden, Unauthorized
 from app.http.problems import problem_response
 from app.http.requests import route_path
 
-OPEN = frozenset({"/healthz", "/readyz", "/docs", "/docs/errors", "/openapi.json"})
+OPEN = frozenset({"/", "/healthz", "/readyz", "/docs", "/docs/errors", "/openapi.json"})
 PORT = re.compile(r":\d*$")
 SAFE = ("GET", "HEAD", "OPTIONS")
 OPEN_BELOW = "/docs/static/"  # the docs page's scripts and styles

@@ -41,6 +41,11 @@ def test_the_policy_lets_nothing_else_run(client: TestClient) -> None:
     assert policy["script-src"] == policy["connect-src"] == "'self'"
 
 
+def test_the_bare_address_leads_there(client: TestClient) -> None:
+    answer = client.get("/", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+
+
 def test_swagger_ui_is_whole(client: TestClient) -> None:
     script = client.get("/docs/static/swagger/swagger-ui-bundle.js")
     assert len(script.content) > 1_000_000
