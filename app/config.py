@@ -76,7 +76,9 @@ class Settings(BaseSettings):
         10 * 1024 * MIB, ge=MIB, description="Size of the local copies of an object store's versions, the last used."
     )
     max_versions_loaded: int = Field(
-        64, ge=1, description="Versions kept open in memory by one API process, and MiB of stored series' ends."
+        64,
+        ge=1,
+        description="Versions kept open in memory by one API process, and MiB of series' ends kept, singly and again by dataset.",
     )
     slots: int = Field(1, ge=1, le=64, description="Jobs a worker runs at once on each of its devices.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Device the worker trains on.")

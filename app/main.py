@@ -45,6 +45,7 @@ from app.http.requests import UNSEEN, Requests
 from app.services import leftovers
 from app.services.arrivals import Arrivals
 from app.services.contexts import MIB, Contexts
+from app.services.ends import KeptEnds
 from app.services.forecasts import Meant
 from app.services.jobs import Engine
 from app.services.opened import OpenVersions, Remembered
@@ -80,6 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.versions = OpenVersions(settings.store, settings.max_versions_loaded)
     app.state.meant = Remembered[Meant](app.state.database)
     contexts = Contexts(settings.max_versions_loaded * MIB)
+    app.state.ends = KeptEnds(settings.max_versions_loaded * MIB)
     app.state.arrivals = Arrivals(app.state.database, app.state.versions)
     app.state.turns = Turns(app.state.database, app.state.versions, app.state.meant, contexts)
     install_problems(app)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from models.device import devices
     from models.foreign import inspected
     from models.inference import OpenArtifact, base_folder, open_artifact
-    from models.series import Column, Forecast, Note, Series
+    from models.series import Column, Ends, Forecast, Note, Series, known_of, phases_of
     from models.spacing import StepsDiffer
     from models.training import train
     from models.warm import continued
@@ -32,9 +32,12 @@ _HOME = {
     "open_artifact": "inference",
     "base_folder": "inference",
     "Column": "series",
+    "Ends": "series",
     "Forecast": "series",
     "Note": "series",
     "Series": "series",
+    "known_of": "series",
+    "phases_of": "series",
     "StepsDiffer": "spacing",
     "Stopped": "config",
     "train": "training",
@@ -46,6 +49,7 @@ __all__ = [
     "BacktestResult",
     "Calendar",
     "Column",
+    "Ends",
     "Forecast",
     "Frequency",
     "Note",
@@ -62,7 +66,9 @@ __all__ = [
     "continued",
     "devices",
     "inspected",
+    "known_of",
     "open_artifact",
+    "phases_of",
     "train",
 ]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models import spacing
 from models.calendar import Calendar
 from models.frequency import MONTHLY, SECONDS
-from models.series import Column, Series
+from models.series import Column, Series, dated_of, origins_of
 from models.windows import Panel
 from models.zones import DAY, Int
 
@@ -322,11 +322,11 @@ def gather(
     features = np.full((len(series), before + after, len(design.steps)), np.nan, np.float32)
     static = np.full((len(series), len(design.static)), np.nan, np.float32)
     if names:
-        dated = np.array([one.dated for one in series], np.bool_)
-        origins = np.array([one.origin for one in series], np.int64)[dated]
+        dated = dated_of(series)
+        origins, which = np.unique(origins_of(series)[dated], return_inverse=True)  # most series end together
         steps = origins[:, None] + np.arange(1 - before, after + 1)
-        features[dated, :, : len(names)] = calendar_columns(calendar, names, steps)
-    for place, one in enumerate(series):
+        features[dated, :, : len(names)] = calendar_columns(calendar, names, steps)[which]
+    for place, one in enumerate(series if design.covariates else ()):
         low = max(0, len(one.target) - before)
         for column, feature in enumerate(design.steps[len(names) :], len(names)):
             stop = len(one.target) + (0 if feature.role == "past" else after)

@@ -23,7 +23,7 @@ from models.calendar import Calendar
 from models.config import TrainConfig
 from models.features import Design, Floats, gather, lacking, recoded
 from models.quantiles import evaluate, level_weights, mean_weights, paths
-from models.series import Column, Forecast, Note, Series
+from models.series import Column, Forecast, Note, Series, dated_of, keys_of, origins_of
 from models.tables import TABLES, Tables, reach, seasons_of, tables_until, trained_horizon
 from models.windows import latest
 
@@ -91,8 +91,8 @@ class OpenArtifact:
         trained, lost = self._answered(series, values, present, horizon)
         drawn = self._draw(series, trained, samples, seed) if samples else None
         return Forecast(
-            keys=[one.key for one in series],
-            origins=np.array([one.origin for one in series], np.int64),
+            keys=keys_of(series),
+            origins=origins_of(series),
             levels=asked,
             mean=np.maximum(self._bounded(trained @ mean_weights(self.levels)), least[:, None]),
             quantiles=np.maximum(self.at_levels(trained, asked), least[:, None, None]),
@@ -135,7 +135,7 @@ class OpenArtifact:
             named = ", ".join(map(repr, list(lost)[:5])) + (f" (and {len(lost) - 5} more)" if len(lost) > 5 else "")
             text = f"the version reads {named}: where values are missing it takes them to be as usual"
             notes.append(Note("missing_covariates", text, tuple(sorted(set().union(*lost.values())))))
-        undated = tuple(place for place, one in enumerate(series) if not one.dated) if self.design.calendar else ()
+        undated = tuple(np.flatnonzero(~dated_of(series)).tolist()) if self.design.calendar else ()
         if undated:
             text = "the version reads the calendar: without a start the place in it is unknown"
             notes.append(Note("missing_start", text, undated))

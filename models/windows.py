@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.series import Series
+from models.series import Ends, Series
 
 if TYPE_CHECKING:
     from models.features import Beside
@@ -70,10 +70,14 @@ def latest(series: Sequence[Series], context: int) -> tuple[Array, Bools]:
     """The last `context` steps of each series, right-aligned: values with 0 where missing, and which are present; both
     (series, context)."""
     values = np.full((len(series), context), np.nan)
-    for row, one in zip(values, series, strict=True):
-        tail = one.target[-context:]
-        if len(tail):
-            row[-len(tail) :] = tail
+    if isinstance(series, Ends):
+        width = min(context, series.values.shape[1])
+        values[:, context - width :] = series.values[:, series.values.shape[1] - width :]
+    else:
+        for row, one in zip(values, series, strict=True):
+            tail = one.target[-context:]
+            if len(tail):
+                row[-len(tail) :] = tail
     present = ~np.isnan(values)
     values[~present] = 0.0
     return values, present

@@ -128,7 +128,7 @@ def _forecast(request: Request, raw: bytes) -> Response:
         if is_known(request, tag):
             return Response(status_code=304, headers=kept)
         if stored is not None and found is not None:
-            read = forecasts.read_stored(session, chosen, stored, found, shape)
+            read = forecasts.read_stored(session, chosen, stored, found, shape, kept=state.ends)
         else:
             read = forecasts.read_sent(session, chosen, _sent(ask), shape)
         watch.lap("read")

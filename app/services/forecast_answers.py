@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from app.errors import Complaint, Invalid
 from app.services.ingest.arrow import pa
-from models import Calendar, Forecast, Note, Series
+from models import Calendar, Forecast, Note
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 NUMPY = orjson.OPT_SERIALIZE_NUMPY
 STAMPED = 96  # steps whose times are kept as texts
@@ -21,7 +24,8 @@ LAST = 253_402_300_799_999_999  # the last microsecond of the year 9999 UTC, sin
 
 @dataclass(frozen=True)
 class Answer:
-    """A forecast with what it was made from. `dated` says which series have times: those with a start and a history."""
+    """A forecast with what it was made from, a row of each for each series: `phases` (series,) on the calendar, and
+    `dated` which of them have times: those with a start and a history."""
 
     model: str
     version: int
@@ -29,8 +33,8 @@ class Answer:
     dataset: str | None
     revision: int | None
     calendar: Calendar
-    series: Sequence[Series]
-    dated: Sequence[bool]
+    phases: Ints
+    dated: Bools
     forecast: Forecast
     notes: Sequence[Note]
 
@@ -72,11 +76,10 @@ def rows(answer: Answer, timestamps: bool) -> list[bytes]:
     levels = np.ascontiguousarray(np.moveaxis(forecast.quantiles, 2, 0))  # (level, series, horizon)
     names = _level_names(forecast.levels)
     written: list[bytes] = []
-    for place, one in enumerate(answer.series):
-        run: tuple[Any, ...] | None = None
-        if answer.dated[place]:
-            run = _run(answer.calendar, one.origin, one.phase, horizon)
-        row: dict[str, Any] = {"key": one.key, "origin": run and run[0], "start": run and run[1]}
+    clocks = zip(forecast.origins.tolist(), answer.phases.tolist(), answer.dated.tolist(), strict=True)
+    for place, (key, (origin, phase, dated)) in enumerate(zip(forecast.keys, clocks, strict=True)):
+        run = _run(answer.calendar, origin, phase, horizon) if dated else None
+        row: dict[str, Any] = {"key": key, "origin": run and run[0], "start": run and run[1]}
         if timestamps:
             row["timestamps"] = run and run[1:]
         row["mean"] = forecast.mean[place]
@@ -130,11 +133,11 @@ def told(notes: Sequence[Note], keys: Sequence[str]) -> list[dict[str, Any]]:
 def table(answer: Answer) -> Any:
     """An Arrow table, a row for each (series, step): key, timestamp, mean, q0.1 …, and sample1 … where asked for."""
     forecast, horizon = answer.forecast, answer.horizon
-    times = np.zeros((len(answer.series), horizon), np.int64)
-    for places, run in _times(answer):
-        times[places] = run[1:]
+    runs, which = _times(answer)
+    times = np.zeros((len(forecast.keys), horizon), np.int64)
+    times[answer.dated] = runs[which, 1:]
     kind = pa.int64() if answer.calendar.frequency.is_integer else pa.timestamp("us", answer.calendar.time_zone)
-    undated = np.repeat(~np.asarray(answer.dated, np.bool_), horizon)
+    undated = None if answer.dated.all() else np.repeat(~answer.dated, horizon)
     columns: dict[str, Any] = {
         "key": pa.array(list(forecast.keys), pa.string()).take(pa.array(np.repeat(np.arange(len(times)), horizon))),
         "timestamp": pa.array(times.ravel(), pa.int64(), mask=undated).cast(kind),
@@ -165,36 +168,40 @@ def _warning(note: Note, keys: Sequence[str]) -> dict[str, Any]:
     return said
 
 
-def _times(answer: Answer) -> list[tuple[list[int], NDArray[np.int64]]]:
-    """Places of the dated series that end together, with their origin and forecast times, (1 + horizon,) each.
+def _times(answer: Answer) -> tuple[Ints, Ints]:
+    """The origins of the dated series with the times after them, (run, 1 + horizon): one for those that end together;
+    and the run of each dated series.
 
     Raises Invalid when the times pass the year 9999, after which RFC 3339 has no words.
     """
-    groups: dict[tuple[int, int], list[int]] = {}
-    for place, one in enumerate(answer.series):
-        if answer.dated[place]:
-            groups.setdefault((one.origin, one.phase), []).append(place)
-    found: list[tuple[list[int], NDArray[np.int64]]] = []
-    for (origin, phase), places in groups.items():
-        run = answer.calendar.times(np.arange(origin, origin + answer.horizon + 1), phase)
-        # The largest, not the last: far enough out, 64 bits of microseconds wrap around.
-        if not answer.calendar.frequency.is_integer and run.max() > LAST:
-            text = f"horizon: the forecast of series {answer.series[places[0]].key!r} passes the year 9999."
-            raise Invalid(text, errors=[Complaint("horizon-too-far", text, pointer="/horizon")])
-        found.append((places, run))
-    return found
+    clocks = np.stack([answer.forecast.origins[answer.dated], answer.phases[answer.dated]], axis=1)
+    distinct, which = _distinct(clocks)
+    steps = distinct[:, :1] + np.arange(answer.horizon + 1)
+    runs = answer.calendar.times(steps.ravel(), np.repeat(distinct[:, 1], steps.shape[1])).reshape(steps.shape)
+    # The largest, not the last: far enough out, 64 bits of microseconds wrap around.
+    if runs.size and not answer.calendar.frequency.is_integer and runs.max() > LAST:
+        late = np.flatnonzero(answer.dated)[np.isin(which, np.flatnonzero(runs.max(axis=1) > LAST))]
+        text = f"horizon: the forecast of series {answer.forecast.keys[late[0]]!r} passes the year 9999."
+        raise Invalid(text, errors=[Complaint("horizon-too-far", text, pointer="/horizon")])
+    return runs, which
+
+
+def _distinct(rows: Ints) -> tuple[Ints, Ints]:
+    """The rows (row, 2) that there are, and which of them each is."""
+    if len(rows) and (rows == rows[0]).all():  # as mostly
+        return rows[:1], np.zeros(len(rows), np.int64)
+    found, which = np.unique(rows, axis=0, return_inverse=True)
+    return found, which.reshape(-1)
 
 
 def _stamps(answer: Answer) -> tuple[list[Any], list[list[Any] | None]]:
     """Each series' origin and forecast times as text (integers for `step`); None where it has no times."""
-    origins: list[Any] = [None] * len(answer.series)
-    stamps: list[list[Any] | None] = [None] * len(answer.series)
-    if not (groups := _times(answer)):
-        return origins, stamps
-    texts: list[Any] = list(answer.calendar.stamps(np.concatenate([run for _, run in groups])))
+    origins: list[Any] = [None] * len(answer.dated)
+    stamps: list[list[Any] | None] = [None] * len(answer.dated)
+    runs, which = _times(answer)
+    texts: list[Any] = list(answer.calendar.stamps(runs.ravel()))
     width = answer.horizon + 1
-    for at, (places, _) in enumerate(groups):
-        run = texts[at * width : (at + 1) * width]
-        for place in places:
-            origins[place], stamps[place] = run[0], run[1:]
+    apart = [texts[at : at + width] for at in range(0, len(texts), width)]
+    for place, run in zip(np.flatnonzero(answer.dated).tolist(), which.tolist(), strict=True):
+        origins[place], stamps[place] = apart[run][0], apart[run][1:]
     return origins, stamps

@@ -10,12 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from app.db.tables import DatasetRow, RevisionRow
 from app.errors import Complaint, Conflict, Invalid, TooLarge
 from app.services import datasets
 from app.services.datasets import Span
+from app.services.ends import KeptEnds
 from app.services.forecast_answers import Answer
 from app.services.forecast_inputs import (
     Columns,
@@ -30,10 +32,10 @@ from app.services.forecast_inputs import (
 )
 from app.services.opened import OpenVersions
 from app.services.registry import resolve
-from models import Calendar, Forecast, Note, OpenArtifact, Series
+from models import Calendar, Forecast, Note, OpenArtifact, Series, known_of, phases_of
 
 STEP = "step"
-PART = 512  # series computed at a time
+PART = 128  # series computed at a time: as quick, each, as more of them, and a few hundred take several threads
 THREADS = min(8, os.cpu_count() or 1)
 MAX_VALUES = 20_000_000  # numbers in one answer; more is work for a job
 
@@ -97,7 +99,7 @@ class Read:
 
     calendar: Calendar
     series: Sequence[Series]
-    dated: Sequence[bool]
+    dated: Sequence[bool] | NDArray[np.bool_]
     notes: Sequence[Note] = ()
     dataset: str | None = None
     revision: int | None = None
@@ -134,7 +136,13 @@ def locate(session: Session, ask: Stored) -> tuple[DatasetRow, RevisionRow]:
 
 
 def read_stored(
-    session: Session, chosen: Chosen, ask: Stored, found: tuple[DatasetRow, RevisionRow], shape: Shape
+    session: Session,
+    chosen: Chosen,
+    ask: Stored,
+    found: tuple[DatasetRow, RevisionRow],
+    shape: Shape,
+    *,
+    kept: KeptEnds,
 ) -> Read:
     """The last steps of the series asked for, as many as the version can use, of what `locate` found.
 
@@ -142,7 +150,14 @@ def read_stored(
     """
     dataset, revision = found
     _check_size(revision.series if ask.keys is None else len(ask.keys), shape)
-    read = read_last(session, dataset, revision.number, ask.keys, chosen)
+    read = None
+    if not chosen.opened.design.columns and not ask.future:
+        calendar = datasets.calendar_of(dataset)
+        ends = kept.read(session, found, ask.keys, chosen.on(calendar).context)
+        if ends is not None:
+            read = Read(calendar, ends, known_of(ends), (), dataset.name, revision.number)
+    if read is None:
+        read = read_last(session, dataset, revision.number, ask.keys, chosen)
     if chosen.opened.any_frequency:
         names = {name for columns in ask.future.values() for name in columns}
         return replace(read, notes=ignored({*names, *known_columns(session, dataset.id)}))
@@ -219,8 +234,9 @@ def answer(chosen: Chosen, read: Read, shape: Shape) -> Answer:
     opened = chosen.on(read.calendar)
     forecast = _computed(opened, read.series, shape)
     notes = [*read.notes, *forecast.notes]
-    known = np.array([len(one.target) > 0 for one in read.series], np.bool_)
-    lost = known & ~(np.isfinite(forecast.mean).all(axis=1) & np.isfinite(forecast.quantiles).all(axis=(1, 2)))
+    lost = known_of(read.series) & ~(
+        np.isfinite(forecast.mean).all(axis=1) & np.isfinite(forecast.quantiles).all(axis=(1, 2))
+    )
     if lost.any():
         text = "the values are too large to compute with: nulls stand where the result is not finite"
         notes.append(Note("not_finite", text, tuple(int(place) for place in np.flatnonzero(lost))))
@@ -236,8 +252,8 @@ def answer(chosen: Chosen, read: Read, shape: Shape) -> Answer:
         dataset=read.dataset,
         revision=read.revision,
         calendar=read.calendar,
-        series=read.series,
-        dated=read.dated,
+        phases=phases_of(read.series),
+        dated=np.asarray(read.dated, np.bool_),
         forecast=forecast,
         notes=notes,
     )
@@ -262,7 +278,7 @@ def _computed(opened: OpenArtifact, series: Sequence[Series], shape: Shape) -> F
             found = places.setdefault((note.code, note.message), [])
             found += [number * PART + place for place in note.series]
     return Forecast(
-        keys=[one.key for one in series],
+        keys=[key for part in parts for key in part.keys],
         origins=np.concatenate([part.origins for part in parts]),
         levels=parts[0].levels,
         mean=np.concatenate([part.mean for part in parts]),

@@ -1,0 +1,376 @@
+"""The ends of whole datasets, kept in memory as one array each: what a forecast of very many series reads.
+
+What is kept of a dataset holds for the revision it was read at. When the head has moved on, one query brings the
+segments that are newer, and they are painted over the end of what is there; what is no plain continuation is read anew.
+No object is made for a series or a point: rows of the database become arrays, and stay arrays."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import and_, func, select
+from sqlalchemy.orm import Session
+
+from app.db.tables import DatasetRow, RevisionRow, SegmentRow, SeriesRow
+from app.services.codecs import RAW, decode
+from app.services.contexts import State
+from app.services.segments import BATCH, TARGET, batched
+from app.services.series import read_series, series_rows, unknown
+from models import Ends
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+LOCKS = 16  # datasets that are read at the same time
+ROW = 400  # bytes of a series beside its values: its key, its place
+SHARE = 4  # a question about less than one in so many series of a dataset reads those alone
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The ends of a dataset's series at a state of it, `asked` steps each where there are as many; `ids` (series,)."""
+
+    state: State
+    asked: int
+    ids: Ints
+    ends: Ends
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        return {key: place for place, key in enumerate(self.ends.keys)}
+
+    @property
+    def size(self) -> int:
+        return size(len(self.ids), self.asked)
+
+
+def size(series: int, steps: int) -> int:
+    """The bytes that the ends of so many series take."""
+    return series * (steps * 8 + ROW)
+
+
+class KeptEnds:
+    """The datasets asked for last, within a number of bytes. Safe to use from several threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[int, Whole] = OrderedDict()
+        self._lock = threading.Lock()  # held for a moment
+        self._reading = [threading.Lock() for _ in range(LOCKS)]  # two questions never read one dataset twice
+
+    def read(
+        self,
+        session: Session,
+        found: tuple[DatasetRow, RevisionRow],
+        keys: Sequence[str] | None,
+        last: int,
+    ) -> Ends | None:
+        """The last steps of the series of these keys (None: all) at a dataset's head, as this session sees it. None
+        where they are not to be kept: too many, too few, or of another revision. Raises NotFound for keys that are not
+        there."""
+        dataset, revision = found
+        if revision.number != dataset.head or size(revision.series, last) > self._limit:
+            return None
+        known = self._kept.get(dataset.id)
+        if known is None and keys is not None and len(keys) * SHARE < revision.series:
+            return None
+        whole = self._at(session, dataset, revision, last)
+        if whole is None or keys is None:
+            return whole and whole.ends
+        places = [whole.places.get(key, -1) for key in keys]
+        if missing := [key for key, place in zip(keys, places, strict=True) if place < 0]:
+            raise unknown(dataset, missing, revision.number)
+        return whole.ends.rows(np.array(places, np.int64))
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    # -------------------------------------------------------- inside
+
+    def _at(self, session: Session, dataset: DatasetRow, revision: RevisionRow, last: int) -> Whole | None:
+        state = State(dataset.id, dataset.head, revision.id, revision.digest, revision.series, revision.points)
+        with self._reading[dataset.id % LOCKS]:
+            known = self._kept.get(dataset.id)
+            if known is not None and known.state.head > state.head:  # this session began before the newest commit
+                return None
+            if known is None or known.asked < last:
+                whole = _read(session, state, max(last, 0 if known is None else known.asked))
+            elif known.state == state:
+                whole = known
+            else:
+                whole = continued(session, known, state) or _read(session, state, known.asked)
+            self._keep(whole)
+        return whole
+
+    def _keep(self, whole: Whole) -> None:
+        with self._lock:
+            self._kept[whole.state.id] = whole
+            self._kept.move_to_end(whole.state.id)
+            while len(self._kept) > 1 and sum(each.size for each in self._kept.values()) > self._limit:
+                self._kept.popitem(last=False)
+
+
+# ---------------------------------------------------------------- read
+
+
+def _read(session: Session, state: State, last: int) -> Whole:
+    """All series of a dataset at its head, in key order."""
+    rows = list(series_rows(session, state.id, None))
+    ids = np.array([row.id for row in rows], np.int64)
+    values, origins, there = (
+        np.full((len(rows), last), np.nan),
+        np.zeros(len(rows), np.int64),
+        np.zeros(len(rows), bool),
+    )
+    short: list[int] = []
+    for at in range(0, len(rows), BATCH):
+        part = slice(at, at + BATCH)
+        painted = _painted(session, ids[part], state.head, last)
+        values[part], origins[part], there[part] = painted.values, painted.stops - 1, painted.there
+        short += (at + np.flatnonzero(painted.there & ~painted.whole)).tolist()
+    keys, phases = [row.key for row in rows], np.array([row.phase for row in rows], np.int64)
+    if short:  # their last steps hold no value, so that the origin lies before what was read
+        dataset = session.get_one(DatasetRow, state.id)
+        for place, one in zip(
+            short, read_series(session, dataset, state.head, [keys[at] for at in short], last, beside=()), strict=True
+        ):
+            values[place], origins[place] = np.nan, one.origin
+            values[place, last - len(one.target) :] = one.target
+    if not there.all():  # some are no part of the dataset any more
+        kept = np.flatnonzero(there)
+        keys = [keys[place] for place in kept.tolist()]
+        ids, values, origins, phases = ids[kept], values[kept], origins[kept], phases[kept]
+    return Whole(state, last, ids, Ends(keys, values, origins, phases))
+
+
+@dataclass(frozen=True)
+class Painted:
+    """The ends of some series: `values` (series, steps) before the steps `stops` (series,); which of them are `there`;
+    and whether no value that belongs to the steps is missing (`whole`)."""
+
+    values: Floats
+    stops: Ints
+    there: NDArray[np.bool_]
+    whole: NDArray[np.bool_]
+
+
+def _painted(session: Session, ids: Ints, revision: int, last: int) -> Painted:
+    """The last steps of the targets of the series, in the order of `ids`."""
+    order = np.argsort(ids)
+    count = len(ids)
+    firsts, stops, there = np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, bool)
+    rows = session.connection().execute(_last_segments(ids.tolist(), revision, last)).all()
+    values = np.full((count, last), np.nan)
+    if rows:
+        owners, first, stop, starts, lengths, codecs, payloads = zip(*rows, strict=True)
+        places = order[np.searchsorted(ids[order], np.array(owners, np.int64))]
+        firsts[places], stops[places], there[places] = first, stop, True
+        pieces = Pieces(places, np.array(starts, np.int64), np.array(lengths, np.int64), codecs, payloads)
+        lay(values, stops, pieces)
+    moved = trim(values, stops)
+    return Painted(values, stops - moved, there, (moved == 0) | (firsts >= stops - last))
+
+
+def _last_segments(ids: Sequence[int], revision: int, last: int) -> Any:
+    """(series, first step, step after the last, start, length, codec, payload) of each segment of the target since the
+    newest base that reaches into the last steps, oldest first."""
+    mine = (SegmentRow.series_id.in_(ids), SegmentRow.column == TARGET, SegmentRow.revision <= revision)
+    near = SegmentRow.series_id.between(min(ids), max(ids))  # as in `segments.fetch`
+    bases = (
+        select(SegmentRow.series_id, func.max(SegmentRow.revision).label("revision"))
+        .where(SegmentRow.base, *mine)
+        .group_by(SegmentRow.series_id)
+        .cte("bases")
+    )
+    since = and_(SegmentRow.series_id == bases.c.series_id, SegmentRow.revision >= bases.c.revision)
+    ends = (
+        select(
+            SegmentRow.series_id,
+            bases.c.revision,
+            func.min(SegmentRow.start_step).label("first"),
+            func.max(SegmentRow.start_step + SegmentRow.length).label("stop"),
+        )
+        .join(bases, since)
+        .where(near, SegmentRow.column == TARGET, SegmentRow.revision <= revision, SegmentRow.length > 0)
+        .group_by(SegmentRow.series_id, bases.c.revision)
+        .cte("ends")
+    )
+    stop = SegmentRow.start_step + SegmentRow.length
+    return (
+        select(
+            SegmentRow.series_id,
+            ends.c.first,
+            ends.c.stop,
+            SegmentRow.start_step,
+            SegmentRow.length,
+            SegmentRow.codec,
+            SegmentRow.payload,
+        )
+        .join(ends, and_(SegmentRow.series_id == ends.c.series_id, SegmentRow.revision >= ends.c.revision))
+        .where(near, SegmentRow.column == TARGET, SegmentRow.revision <= revision, SegmentRow.length > 0)
+        .where(stop > ends.c.stop - last)
+        .order_by(SegmentRow.series_id, SegmentRow.revision, SegmentRow.id)
+    )
+
+
+# ---------------------------------------------------------------- continue
+
+
+def continued(session: Session, known: Whole, state: State) -> Whole | None:
+    """What is kept of a dataset, brought to a newer state of it; None where it must be read anew: a series came or
+    went, or lost all of its end."""
+    rows = _newer(session, known, state)
+    if not rows:
+        return None if rows is None else replace(known, state=state)
+    owners, bases, starts, lengths, codecs, payloads = zip(*rows, strict=True)
+    order = np.argsort(known.ids)
+    ids, owner = known.ids[order], np.array(owners, np.int64)
+    at = np.minimum(np.searchsorted(ids, owner), len(ids) - 1)
+    if not np.array_equal(ids[at], owner):
+        return None
+    pieces = Pieces(order[at], np.array(starts, np.int64), np.array(lengths, np.int64), codecs, payloads)
+    based = np.array(bases, np.bool_) | (pieces.lengths == 0)
+    ends, anew = extended(known.ends, pieces, pieces.places[based])
+    for some in batched(anew.tolist(), BATCH):
+        painted = _painted(session, known.ids[some], state.head, known.asked)
+        if not (painted.there & painted.whole).all():
+            return None
+        ends.values[some], ends.origins[some] = painted.values, painted.stops - 1
+    return Whole(state, known.asked, known.ids, ends)
+
+
+def _newer(session: Session, known: Whole, state: State) -> Sequence[Any] | None:
+    """(series, base, start, length, codec, payload) of each segment of the target that came after what is kept, oldest
+    first; None where that is no continuation, or more than to read all of it."""
+    count = select(func.count()).where(SeriesRow.dataset_id == state.id)
+    if state.head <= known.state.head or not _descends(session, known.state):
+        return None
+    newer = and_(
+        SegmentRow.series_id == SeriesRow.id,
+        SegmentRow.column == TARGET,
+        SegmentRow.revision > known.state.head,
+        SegmentRow.revision <= state.head,
+    )
+    steps = select(func.sum(SegmentRow.length)).join(SeriesRow, newer).where(SeriesRow.dataset_id == state.id)
+    most = len(known.ids) * known.asked + BATCH
+    if session.scalar(count) != len(known.ids) or (session.scalar(steps) or 0) > most:
+        return None
+    columns = (SegmentRow.base, SegmentRow.start_step, SegmentRow.length, SegmentRow.codec, SegmentRow.payload)
+    wanted = select(SegmentRow.series_id, *columns).join(SeriesRow, newer).where(SeriesRow.dataset_id == state.id)
+    return session.connection().execute(wanted.order_by(SegmentRow.revision, SegmentRow.id)).all()
+
+
+def _descends(session: Session, before: State) -> bool:
+    """Whether the revision that was read is still what it was: nothing of it has been erased since."""
+    row = session.execute(
+        select(RevisionRow.digest, RevisionRow.series, RevisionRow.points).where(RevisionRow.id == before.revision)
+    ).one_or_none()
+    return row is not None and tuple(row) == (before.digest, before.series, before.points)
+
+
+def extended(ends: Ends, pieces: "Pieces", based: Ints) -> tuple[Ends, Ints]:
+    """The ends with pieces painted over them, oldest first; and which series must be read anew: those with a fresh base
+    (`based`), those that had no end, and those of which values farther back are wanted now."""
+    stops = ends.origins + 1
+    after = stops.copy()
+    np.maximum.at(after, pieces.places, pieces.starts + pieces.lengths)
+    values = shifted(ends.values, after - stops)
+    lay(values, after, pieces)
+    nulls = np.flatnonzero(np.isnan(values[:, -1]) & ~np.isnan(ends.values[:, -1]))
+    if len(nulls):  # the newest of what has come is missing: painted again, up to the last value
+        after[nulls] -= trim(values[nulls], after[nulls])
+        values[nulls] = shifted(ends.values[nulls], np.maximum(after - stops, 0)[nulls])
+        lay(values, after, pieces.among(nulls))
+    anew = after < stops
+    anew[pieces.places[np.isnan(ends.values[pieces.places, -1])]] = True
+    anew[based] = True
+    return Ends(ends.keys, values, after - 1, ends.phases), np.flatnonzero(anew)
+
+
+def shifted(values: Floats, by: Ints) -> Floats:
+    """A copy of (series, steps) with each row moved to the left by so many steps, NaN behind it."""
+    by = np.minimum(by, values.shape[1])
+    if len(by) and (by == by[0]).all():  # one point more for each, as mostly
+        found, step = np.empty_like(values), int(by[0])
+        found[:, : values.shape[1] - step] = values[:, step:]
+        found[:, values.shape[1] - step :] = np.nan
+        return found
+    found = values.copy()
+    for step in np.unique(by[by > 0]).tolist():
+        rows = np.flatnonzero(by == step)
+        found[rows, : values.shape[1] - step] = values[rows, step:]
+        found[rows, values.shape[1] - step :] = np.nan
+    return found
+
+
+# ---------------------------------------------------------------- paint
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Segments of many series, oldest first: `places` (segment,) of the series, `starts` and `lengths` in steps."""
+
+    places: Ints
+    starts: Ints
+    lengths: Ints
+    codecs: Sequence[int]
+    payloads: Sequence[bytes]
+
+    def among(self, places: Ints) -> "Pieces":
+        """Those of these series."""
+        which = np.flatnonzero(np.isin(self.places, places))
+        some = which.tolist()
+        codecs, payloads = [self.codecs[at] for at in some], [self.payloads[at] for at in some]
+        return Pieces(self.places[which], self.starts[which], self.lengths[which], codecs, payloads)
+
+
+def lay(values: Floats, stops: Ints, pieces: Pieces) -> None:
+    """Paint segments over (series, steps), whose rows end before the steps `stops` (series,); later over earlier."""
+    width = values.shape[1]
+    ends = stops[pieces.places]
+    low = np.maximum(pieces.starts, ends - width)
+    counts = np.maximum(np.minimum(pieces.starts + pieces.lengths, ends) - low, 0)
+    offsets = np.cumsum(counts) - counts
+    flat = np.empty(int(counts.sum()))
+    raw = np.array(pieces.codecs) == RAW
+    if raw.any():
+        which = np.flatnonzero(raw)
+        sent = np.frombuffer(b"".join([pieces.payloads[place] for place in which.tolist()]), "<f8")
+        begins = np.cumsum(pieces.lengths[which]) - pieces.lengths[which] + low[which] - pieces.starts[which]
+        flat[spread(offsets[which], counts[which])] = sent[spread(begins, counts[which])]
+    for place in np.flatnonzero(~raw).tolist():
+        count, skipped = int(counts[place]), int(low[place] - pieces.starts[place])
+        if count:
+            held = decode(pieces.codecs[place], pieces.payloads[place], int(pieces.lengths[place]))
+            flat[offsets[place] : offsets[place] + count] = held[skipped : skipped + count]
+    # Of a cell that is painted twice, numpy keeps the last value.
+    values[np.repeat(pieces.places, counts), spread(low - ends + width, counts)] = flat
+
+
+def spread(starts: Ints, counts: Ints) -> Ints:
+    """The numbers from each start on, so many of each, end to end."""
+    total = int(counts.sum())
+    return np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(total)
+
+
+def trim(values: Floats, stops: Ints) -> Ints:
+    """Move rows of (series, steps) that end in missing values to the right until they end with their last one, in
+    place; gives by how many steps, (series,). A row without any value stays."""
+    moved = np.zeros(len(values), np.int64)
+    if not values.shape[1]:
+        return moved
+    for place in np.flatnonzero(np.isnan(values[:, -1])).tolist():
+        known = np.flatnonzero(~np.isnan(values[place]))
+        if len(known):
+            step = values.shape[1] - 1 - int(known[-1])
+            values[place, step:] = values[place, : values.shape[1] - step].copy()
+            values[place, :step] = np.nan
+            moved[place] = step
+        else:
+            moved[place] = values.shape[1]
+    return moved
