@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     max_versions_loaded: int = Field(
         64,
         ge=1,
-        description="Versions kept open in memory by one API process, and MiB of series' ends kept, singly and again by dataset.",
+        description="Versions kept open by one API process; MiB of series' ends kept, singly and again by dataset.",
     )
     slots: int = Field(1, ge=1, le=64, description="Jobs a worker runs at once on each of its devices.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Device the worker trains on.")
