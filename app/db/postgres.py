@@ -5,7 +5,6 @@ The system's own means see a machine that is gone (keepalives, `tcp_user_timeout
 does not answer, as a frozen server or a proxy does; so each wait has an end of its own, too.
 """
 
-from collections.abc import Generator
 from typing import Any
 
 import psycopg
@@ -15,6 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 CONNECT_S = 5  # for a new connection
 FIRST_S = 5.0  # for the answer to the ping that a connection is asked when it is taken from the pool
 ANSWER_S = 60.0  # for any later one: a statement of a large upload or a delete may take its time
+KEPT_OPEN, MOST = 5, 30  # connections of a pool: that stay, and at once
 IDLE_MS = 60_000  # a transaction without a statement: a frozen process must not hold its row locks for ever
 
 
@@ -32,13 +32,10 @@ class Line(psycopg.Connection[Any]):
             self.pgconn.finish()
             raise psycopg.OperationalError(f"no answer from the database in {self.patience:.0f} s") from None
 
-    def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Generator[psycopg.Notify]:
-        self.patience = None  # who listens waits for news, not for an answer
-        return super().notifies(timeout=timeout, stop_after=stop_after)
 
-
-def engine(url: str, patience: float) -> Engine:
-    """An engine whose connections are `Line`s, which wait for a lock of somebody else for `patience` seconds."""
+def engine(url: str, patience: float, kept: int = KEPT_OPEN) -> Engine:
+    """An engine whose connections are `Line`s, which wait for a lock of somebody else for `patience` seconds; `kept` of
+    them stay open, and more are opened while they are wanted."""
     server = f"-c idle_in_transaction_session_timeout={IDLE_MS} -c lock_timeout={patience * 1000:.0f} -c timezone=UTC"
     line = {
         "options": server,
@@ -48,7 +45,9 @@ def engine(url: str, patience: float) -> Engine:
         "keepalives_count": 3,
         "tcp_user_timeout": 10_000,
     }
-    made = create_engine(url, pool_pre_ping=True, pool_timeout=10.0, max_overflow=25, connect_args=line)
+    made = create_engine(
+        url, pool_pre_ping=True, pool_timeout=10.0, pool_size=kept, max_overflow=MOST - kept, connect_args=line
+    )
     event.listen(made, "do_connect", _connect)
     event.listen(made, "checkin", _be_wary)
     event.listen(made, "checkout", _be_patient)

@@ -18,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from app.db import postgres
+from app.db.postgres import KEPT_OPEN
 from app.db.tables import InWorkspace
 
 # A database that restarts, is full, locked for too long, or out of reach: what was tried may be tried again.
@@ -35,9 +36,11 @@ class Database:
     """One engine for the process. `read()` and `write()` give a session bound to a workspace and end its
     transaction."""
 
-    def __init__(self, url: str, patience: float = WORK_WAITS_S, holds: float | None = None) -> None:
+    def __init__(
+        self, url: str, patience: float = WORK_WAITS_S, holds: float | None = None, kept: int = KEPT_OPEN
+    ) -> None:
         """Who writes waits `patience` seconds for a lock of somebody else. On PostgreSQL it loses its own after `holds`
-        seconds in mid-transaction without a statement (None: after a minute)."""
+        seconds in mid-transaction without a statement (None: after a minute), and `kept` connections stay open."""
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
         self._patience = patience
@@ -54,7 +57,7 @@ class Database:
             event.listen(self.engine, "connect", self._configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
-            self.engine = postgres.engine(url, patience)
+            self.engine = postgres.engine(url, patience, kept)
             if holds is not None:
                 postgres.hold_briefly(self.engine, holds)
         self._writer = self.engine.execution_options(gatecast_write=True)

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.db import postgres
-from app.db.session import REQUEST_WAITS_S
+from app.db.session import REQUEST_WAITS_S, Database
 from app.db.tables import JobEventRow, JobRow, WorkerRow, utc_now
 from app.errors import Conflict, NotFound, QueueFull
 from app.services import queueing
@@ -36,20 +36,23 @@ ACTIVE = ("pending", "running")
 DEAD_AFTER = 15.0  # seconds without a beat after which a worker counts as dead
 MAX_EVENTS = 10_000  # of one job
 KEPT_FREE = 100  # of those, for log lines and `done`
+ASKED = 1000  # names in one question; a database takes only so many
 RETRY_AFTER = {"Retry-After": "10"}
 
 
 class Engine:
     """The API's side of the job engine. Opens no connection before it is used; safe to share between threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, beside: Database | None = None) -> None:
+        """On PostgreSQL it shares the connections of the database `beside`, or has its own."""
         from dbos import DBOSClient, DBOSPortableJSONSerializer  # half a second that a worker's child need not spend
 
-        self._lines = None if url.startswith("sqlite") else postgres.engine(url, REQUEST_WAITS_S)
+        self._own = None if beside or url.startswith("sqlite") else postgres.engine(url, REQUEST_WAITS_S)
+        shared = None if beside is None or beside.is_sqlite else beside.engine
         # The engine's own default serialiser is pickle: whoever could write the database could run code in the workers.
         self._client = DBOSClient(
             system_database_url=url,
-            system_database_engine=self._lines,
+            system_database_engine=self._own if shared is None else shared,
             serializer=DBOSPortableJSONSerializer(),
             application_name=APPLICATION,
             lazy=True,
@@ -100,10 +103,14 @@ class Engine:
 
     def lost(self, active: Mapping[str, int]) -> dict[str, int]:
         """Which of these queueings (job -> n) the engine does not know or counts as ended."""
-        names = {workflow_id(job_id, n): job_id for job_id, n in active.items()}
-        found = self._client.list_workflows(workflow_ids=list(names), load_input=False, load_output=False)
-        still = {names[one.workflow_id] for one in found if one.status in STILL_OPEN}
-        return {job_id: n for job_id, n in active.items() if job_id not in still}
+        names, lost = {workflow_id(job_id, n): job_id for job_id, n in active.items()}, dict(active)
+        for place in range(0, len(names), ASKED):
+            asked = list(names)[place : place + ASKED]
+            found = self._client.list_workflows(workflow_ids=asked, load_input=False, load_output=False)
+            for one in found:
+                if one.status in STILL_OPEN:
+                    lost.pop(names[one.workflow_id], None)
+        return lost
 
     def tidy(self, before: dt.datetime) -> int:
         """Drop the engine's records of work that ended before this time, which it would keep for ever; gives their
@@ -122,8 +129,8 @@ class Engine:
 
     def close(self) -> None:
         self._client.destroy()
-        if self._lines is not None:
-            self._lines.dispose()
+        if self._own is not None:
+            self._own.dispose()
 
 
 def engine_of(session: Session) -> Engine:
@@ -241,10 +248,11 @@ def remove(session: Session, job_id: str) -> None:
         raise Conflict(f"Job {job.id!r} is tried again just now.")
 
 
-def retry(session: Session, engine: Engine, job_id: str, max_queue: int) -> JobRow:
-    """Queue a failed or cancelled job again under its own id; it goes on from its last checkpoint.
-    Raises NotFound, Conflict from any other state, QueueFull."""
-    _refuse_when_full(session, max_queue)
+def retry(session: Session, engine: Engine, job_id: str, max_queue: int | None) -> JobRow:
+    """Queue a failed or cancelled job again under its own id; it goes on from its last checkpoint. `max_queue` None:
+    however many wait. Raises NotFound, Conflict from any other state, QueueFull."""
+    if max_queue is not None:
+        _refuse_when_full(session, max_queue)
     before = get(session, job_id)
     changed = session.execute(
         update(JobRow)
@@ -257,6 +265,7 @@ def retry(session: Session, engine: Engine, job_id: str, max_queue: int) -> JobR
             tries=0,
             progress=None,
             error=None,
+            started_at=None,
             finished_at=None,
             worker=None,
             device=None,

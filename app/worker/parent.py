@@ -11,24 +11,20 @@ import threading
 import time
 from queue import Queue
 from types import FrameType
-from typing import Any, NoReturn
-
-from dbos import DBOS, DBOSPortableJSONSerializer
+from typing import NoReturn
 
 from app.config import Settings
 from app.db.session import AWAY, EVERY_WORKSPACE, WORK_HOLDS_S, Database
 from app.services import attempts, jobs, schedules, trials
-from app.worker import census
+from app.worker import census, engine
 from app.worker.slots import Slot, Spares, cores, end, new_name, slots_of
 
 log = logging.getLogger("gatecast.worker")
 
-# The engine would take a hash of the code: after any change of it, interrupted jobs would never be picked up again.
-APPLICATION_VERSION = "1"
-POLL = 0.5  # seconds between two looks into the queue
 TICK = 0.2
+CONNECTIONS = 2  # kept open between two questions; a busy moment takes more
 WATCH_EVERY = 1.0  # seconds between two looks for cancelled jobs among those running here
-FIRE_EVERY = 2.0  # for schedules that are due
+FIRE_EVERY = 3.0  # for schedules that are due
 STOP_WITHIN = 18.0  # seconds until a worker that was told to stop is gone, whatever it waits for
 STRAY_GRACE = 3.0  # seconds for the child of a cancelled job, whose slot is wanted; its last checkpoint is kept
 GRACE = 8.0  # seconds for a child to write its checkpoint; container runtimes wait ten before they kill
@@ -40,8 +36,8 @@ class Parent:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.name = new_name()
-        self.database = Database(settings.url, holds=WORK_HOLDS_S)
-        self.engine = jobs.Engine(settings.url)
+        self.database = Database(settings.url, holds=WORK_HOLDS_S, kept=CONNECTIONS)
+        self.engine = jobs.Engine(settings.url, self.database)
         self.spares = Spares(settings)
         self.free: Queue[Slot] = Queue()
         self.children: dict[tuple[str, int], subprocess.Popen[bytes]] = {}  # (job, attempt) -> process
@@ -66,50 +62,13 @@ class Parent:
         said = census.Self(self.name, devices, [slot.name for slot in slots], self.at_work)
         me = census.Member(self.database, self.engine, said, most=self.settings.max_running)
         me.beat()  # before the launch: work claimed by a worker without a row would be taken from it at once
-        self._launch(len(slots))
+        engine.launch(self.database, self.name, len(slots), self.work)
         log.info("worker %s: %s", self.name, ", ".join(slot.name for slot in slots))
         self._watch(me)
         self._drain(me)
 
     def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
         self._signalled = True  # no lock in here: the main thread may hold it
-
-    def _launch(self, slots: int) -> None:
-        engine = DBOS(
-            config={
-                "name": jobs.APPLICATION,
-                "system_database_url": self.settings.url,
-                "system_database_engine": None if self.database.is_sqlite else self.database.engine,
-                "executor_id": self.name,
-                "application_version": APPLICATION_VERSION,
-                "serializer": DBOSPortableJSONSerializer(),
-                "log_level": "WARNING",
-                "run_migrations": False,
-                "max_executor_threads": slots + 8,
-                "notification_coalesce_sec": 10.0,  # of messages we never send: it would wake up 100 times a second
-            }
-        )
-        engine_log = logging.getLogger("dbos")
-        engine_log.handlers.clear()
-        engine_log.propagate = True
-
-        @DBOS.workflow(name=jobs.WORKFLOW, max_recovery_attempts=None)
-        def _run_job(job_id: str, enqueued: int) -> None:  # pyright: ignore[reportUnusedFunction]
-            self.work(job_id, enqueued)
-
-        DBOS.listen_queues([jobs.QUEUE])
-        DBOS.launch()
-        queue = DBOS.register_queue(
-            jobs.QUEUE, worker_concurrency=slots, polling_interval_sec=POLL, on_conflict="always_update"
-        )
-        # At each poll the engine reads how many jobs a worker may run from the queue's row, which all share: the
-        # number of the one that started last would hold for all. There is no public way to have one's own.
-        read = engine._sys_db.get_queue  # pyright: ignore[reportPrivateUsage]
-
-        def get_queue(name: str, **named: Any) -> Any:
-            return queue if name == jobs.QUEUE else read(name, **named)
-
-        engine._sys_db.get_queue = get_queue  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
 
     # ------------------------------------------------------------ one job, in a thread of the engine's
 
