@@ -19,7 +19,7 @@ from app.api.schemas.common import JobPath
 from app.api.schemas.jobs import JobIn, JobOut, JobsOut, Kind, State, TrialOut, TrialsOut, ask_of
 from app.db.session import Database
 from app.db.tables import JobRow
-from app.errors import NoSuchRange, StoreAway
+from app.errors import NoSuchRange, NotFound, StoreAway
 from app.http.etags import is_known
 from app.http.formats import CSV, JSON, negotiate, table_response
 from app.http.idempotency import IDEMPOTENT, idempotent
@@ -342,10 +342,12 @@ def _batch(db: Database, space: str, job: str, after: int) -> tuple[list[tuple[i
 
 
 def _place(db: Database, space: str, job: str) -> dict[str, Any] | None:
-    """The progress of a job that waits, with its place in the queue; None for any other."""
-    with db.read(space) as session:
+    """The progress of a job that waits, with its place in the queue; None for any other, and for one deleted just
+    now."""
+    with db.read(space) as session, suppress(NotFound):
         answer = shown(session, jobs.get(session, job))
-    return None if answer.position is None else answer.progress.model_dump() | {"position": answer.position}
+        return None if answer.position is None else answer.progress.model_dump() | {"position": answer.position}
+    return None
 
 
 def _number(token: str | None) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app import store
-from app.errors import AppError, NotFound, StoreAway
+from app.errors import AppError, Conflict, NotFound, StoreAway
 from app.services import registry
 from app.services.attempts import Attempt
 from app.services.registry import CHAMPION, Gate
@@ -60,6 +60,8 @@ def compare(attempt: Attempt, series: Sequence[Series], columns: Sequence[Column
     origins = dict(result.origins)
     ours = open_artifact(result.artifact)
     try:
+        if not series:
+            raise Conflict("The dataset was deleted meanwhile, so nothing is left to compare over.")
         path = store.verified(attempt.settings.store, champion.folder, champion.digest, store.PATIENCE)
         theirs = open_artifact(path)
         theirs = replace(theirs, config=theirs.config.replace(season=ours.config.season), calendar=ours.calendar)

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import update
 
 from app.db.session import AWAY, EVERY_WORKSPACE
-from app.db.tables import JobRow, TrialRow
+from app.db.tables import TrialRow
 from app.services import attempts, jobs, trials
 from app.services.attempts import Attempt, Fenced
 from app.services.trials import COMPLETED, Trial
@@ -81,18 +81,12 @@ class Watch:
         with attempt.database.read(EVERY_WORKSPACE) as session:
             tune = jobs.get(session, attempt.spec["tune"])
             found = [one for one in trials.of(session, tune.id) if one.job.id != attempt.job]
-            late = out_of_time(tune, jobs.clock(session))
+            late = trials.out_of_time(tune, jobs.clock(session))
         if late and any(one.state == COMPLETED for one in found):
             self.verdict = "the tune's minutes are used up"
         elif worse(self._scores, found):
             part = max(self._scores)
             self.verdict = f"after {part}/{PARTS} of its learning it was worse than half of the trials were there"
-
-
-def out_of_time(tune: JobRow, now: Any) -> bool:
-    """Whether a tune's minutes are used up."""
-    minutes: float | None = tune.spec["minutes"]
-    return bool(minutes and tune.started_at) and (now - tune.started_at).total_seconds() >= 60.0 * (minutes or 0.0)
 
 
 def worse(scores: dict[int, float], others: Sequence[Trial]) -> bool:

@@ -59,8 +59,10 @@ def number(session: Session, workspace: str, priority: Priority) -> int:
     last = session.scalar(select(func.max(JOBS.c.priority)).where(of_class, JOBS.c.workspace == workspace))
     if last is not None:
         return min(last + 1, LAST[priority])
-    # Those that are parked were passed long ago: a newcomer with their number would overtake everybody else.
-    served = session.scalar(select(func.min(JOBS.c.priority)).where(of_class, ~PARKED))
+    # Those that are parked were passed long ago: a newcomer with their number would overtake everybody else. Where
+    # nobody else waits, one with a lower number would pass them again and again, as soon as they are released.
+    lowest = select(func.min(JOBS.c.priority))
+    served = session.scalar(lowest.where(of_class, ~PARKED)) or session.scalar(lowest.where(of_class))
     return FIRST[priority] if served is None else served
 
 

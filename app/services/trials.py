@@ -5,6 +5,7 @@ the queueing of the tune's next step are one transaction. A step that is queued 
 queueing may begin, and whoever begins takes it from the one before.
 """
 
+import datetime as dt
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -21,19 +22,22 @@ from app.services.queueing import BATCH
 
 TUNE, TRIAL = "tune", "trial"
 COMPLETED, PRUNED, CANCELLED = "completed", "pruned", "cancelled"
-ANY_QUEUE = 2**31  # trials are few, and their tune was let in
+AGAIN = "again"  # failed or cancelled, and to be tried again as soon as there is room
 BOTH = select(TrialRow, JobRow).join(JobRow, JobRow.id == TrialRow.job_id)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial as it is now. `state` is its job's, but for `succeeded`, which is `completed` or `pruned`."""
+    """One trial as it is now. `state` is its job's, but for `succeeded`, which is `completed` or `pruned`, and for what
+    is to be tried again, which is pending although its job is not."""
 
     row: TrialRow
     job: JobRow
 
     @property
     def state(self) -> str:
+        if self.row.outcome == AGAIN:
+            return "pending"
         return self.row.outcome or COMPLETED if self.job.state == "succeeded" else self.job.state
 
     @property
@@ -43,7 +47,7 @@ class Trial:
     @property
     def counts(self) -> bool:
         """Whether it uses up one of the trials that were asked for."""
-        return self.job.state != "cancelled"
+        return self.state != CANCELLED
 
     @property
     def seconds(self) -> float | None:
@@ -91,7 +95,7 @@ def best(found: Sequence[Trial]) -> Trial | None:
 
 def counted(found: Sequence[Trial]) -> dict[str, int]:
     """How many ended in which way."""
-    ended = Counter(one.state for one in found if not one.open)
+    ended = Counter(one.state for one in found if one.state not in ACTIVE)
     return {state: ended[state] for state in (COMPLETED, PRUNED, "failed", CANCELLED)}
 
 
@@ -123,6 +127,13 @@ def add(session: Session, tune: JobRow, new: NewTrial) -> JobRow:
     else:
         engine_of(session).enqueue(session, job)
     return job
+
+
+def again(session: Session, trial: Trial) -> None:
+    """Queue a trial that was kept for it, in the transaction of its tune's step."""
+    trial.row.outcome = None
+    session.flush()
+    jobs.retry(session, engine_of(session), trial.job.id, None)  # its tune was let in
 
 
 def hold(session: Session, job_id: str) -> None:
@@ -159,6 +170,39 @@ def waits() -> Any:
     return (JobRow.kind == TUNE) & JobRow.worker.is_(None) & (JobRow.state == "running") & is_open
 
 
+def overdue(session: Session, now: dt.datetime) -> list[tuple[str, int]]:
+    """Tunes whose minutes are used up while trials of theirs wait in the queue, so that no end of one would tell them:
+    id and number of the latest queueing. One without any completed trial waits on."""
+    waiting, done = aliased(JobRow), aliased(TrialRow)
+    query = select(JobRow).where(
+        queueing.RUNNING,
+        JobRow.kind == TUNE,
+        JobRow.worker.is_(None),
+        exists().where(TrialRow.tune_id == JobRow.id, waiting.id == TrialRow.job_id, waiting.state == "pending"),
+        exists().where(done.tune_id == JobRow.id, done.outcome == COMPLETED),
+    )
+    return [(row.id, row.enqueued) for row in session.scalars(query) if out_of_time(row, now)]
+
+
+def wake(session: Session, engine: Engine, tune_id: str, enqueued: int) -> bool:
+    """Queue a step of a tune that waits for its trials. False when something else has done so."""
+    tune = session.scalars(
+        update(JobRow)
+        .where(JobRow.id == tune_id, JobRow.enqueued == enqueued, JobRow.state == "running", JobRow.worker.is_(None))
+        .values(enqueued=enqueued + 1)
+        .returning(JobRow)
+    ).one_or_none()
+    if tune is not None:
+        engine.enqueue(session, tune)
+    return tune is not None
+
+
+def out_of_time(tune: JobRow, now: dt.datetime) -> bool:
+    """Whether a tune's minutes are used up."""
+    minutes: float | None = tune.spec["minutes"]
+    return bool(minutes and tune.started_at) and (now - tune.started_at).total_seconds() >= 60.0 * (minutes or 0.0)
+
+
 def keep_best(session: Session, job_id: str, folder: str, made: dict[str, Any]) -> list[str]:
     """Name the folder of a trial that has just completed, unless one before it was better; gives the folders that
     nobody needs any more. `hold` has been called in this transaction, so trials come one after another."""
@@ -189,8 +233,8 @@ def cancel(session: Session, job_id: str) -> tuple[JobRow, list[str]]:
     row = jobs.cancel(session, job_id)
     cancelled = [row]
     if row.kind == TUNE:
-        cancelled += [jobs.cancel(session, one.job.id) for one in of(session, job_id) if one.open]
-    elif (trial := find(session, job_id)) is not None and trial.row.outcome is None:
+        cancelled += stop(session, job_id)
+    elif (trial := find(session, job_id)) is not None and trial.row.outcome in (None, AGAIN):
         trial.row.outcome = CANCELLED
         session.flush()
         ended(session, job_id)
@@ -207,30 +251,34 @@ def drop_waiting(session: Session, found: Sequence[Trial]) -> None:
     session.flush()
 
 
-def stop(session: Session, job_id: str) -> None:
-    """Cancel the open trials of a tune that has ended; of another kind of job there are none."""
+def stop(session: Session, job_id: str) -> list[JobRow]:
+    """Cancel the open trials of a tune that has ended and give them; of another kind of job there are none. Those that
+    were to be tried again are what they were before."""
+    stopped: list[JobRow] = []
     for one in of(session, job_id):
         if one.open:
-            jobs.cancel(session, one.job.id)
+            stopped.append(jobs.cancel(session, one.job.id))
+        elif one.row.outcome == AGAIN:
+            one.row.outcome = None
+    session.flush()
+    return stopped
 
 
 def retry(session: Session, engine: Engine, job_id: str, max_queue: int) -> JobRow:
-    """Try a job again, and with a tune those of its trials that failed or were cancelled with it; it then goes on with
-    what it has, and its minutes begin anew. Raises as `jobs.retry`, and Conflict for a trial."""
+    """Try a job again, and with a tune those of its trials that failed or were cancelled with it, as many at once as it
+    would begin; it then goes on with what it has, and its minutes begin anew. Raises as `jobs.retry`, and Conflict for
+    a trial."""
     if (trial := find(session, job_id)) is not None:
         raise Conflict(
             f"Job {job_id!r} is a trial of tune {trial.row.tune_id!r}: retry that, which tries again what failed."
         )
     row = jobs.retry(session, engine, job_id, max_queue)
-    if row.kind != TUNE:
-        return row
-    row.started_at = None
-    session.flush()
     for one in of(session, job_id):
         refused = one.state == "failed" and one.job.attempt == 0  # and would be so again
         if (one.state == "failed" and not refused) or (one.state == CANCELLED and one.row.outcome is None):
-            jobs.retry(session, engine, one.job.id, ANY_QUEUE)
-    return jobs.get(session, job_id)
+            one.row.outcome = AGAIN
+    session.flush()
+    return row
 
 
 def removable(session: Session, job_id: str) -> list[str]:

@@ -9,7 +9,7 @@ can take it along.
 import datetime as dt
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,14 +18,13 @@ from sqlalchemy.orm import Session
 
 from app import store
 from app.config import Settings
-from app.db.tables import JobRow, TrialRow
-from app.errors import AppError, Invalid
+from app.db.tables import DatasetRow, JobRow, TrialRow
+from app.errors import AppError, Conflict, Invalid, NotFound
 from app.services import attempts, jobs, proposing, spaces, training, trials
 from app.services.attempts import Attempt
-from app.services.pruning import out_of_time
 from app.services.registry import Promote
 from app.services.training import Ending, Learned, TrainAsk
-from app.services.trials import NewTrial, Trial
+from app.services.trials import AGAIN, NewTrial, Trial
 from models import Progress, TrainConfig, TrainResult
 
 log = logging.getLogger("gatecast.worker")
@@ -71,7 +70,7 @@ def run(attempt: Attempt) -> None:
     while True:
         at = _at(attempt)
         new = _next(attempt, at)
-        if not new and not at.open:
+        if not new and not at.open and not at.again:
             break
         if attempts.persist(
             attempt.database, lambda session, new=new: _go_on(session, attempt, new), workspace=attempt.workspace
@@ -87,8 +86,23 @@ class Stand:
     trials: Sequence[Trial]
     places: int
     late: bool  # its minutes are used up
+    gone: str | None  # why there is nothing to learn from any more
     seconds: float = 0.0  # since it began
-    open: Sequence[Trial] = field(default_factory=list[Trial])
+
+    @property
+    def open(self) -> Sequence[Trial]:
+        return [one for one in self.trials if one.open]
+
+    @property
+    def over(self) -> bool:
+        """Whether no more trials are to begin."""
+        return self.late or self.gone is not None
+
+    @property
+    def again(self) -> Sequence[Trial]:
+        """The trials to be tried again that there is room for now."""
+        kept = [] if self.over else [one for one in self.trials if one.row.outcome == AGAIN]
+        return kept[: max(0, self.places - len(self.open))]
 
 
 def _at(attempt: Attempt) -> Stand:
@@ -100,16 +114,21 @@ def _at(attempt: Attempt) -> Stand:
 def _stand(session: Session, row: JobRow) -> Stand:
     found, now = trials.of(session, row.id), jobs.clock(session)
     began = row.started_at or now
-    late, seconds = out_of_time(row, now), max(0.0, (now - began) / dt.timedelta(seconds=1))
-    return Stand(found, trials.places(session), late, seconds, [one for one in found if one.open])
+    try:
+        attempts.pinned_dataset(session, row.spec)
+        gone = None
+    except (NotFound, Conflict) as error:
+        gone = error.detail
+    seconds = max(0.0, (now - began) / dt.timedelta(seconds=1))
+    return Stand(found, trials.places(session), trials.out_of_time(row, now), gone, seconds)
 
 
 def _next(attempt: Attempt, at: Stand) -> list[NewTrial]:
     """The trials to ask for now; those whose config is refused come beside as many others."""
     spec = attempt.spec
     left = spec["trials"] - sum(one.counts for one in at.trials)
-    room = min(left, at.places - len(at.open))
-    if at.late or room <= 0:
+    room = min(left, at.places - len(at.open) - len(at.again))
+    if at.over or room <= 0:
         return []
     config, number = TrainConfig.parse(spec["config"]), max((one.row.number for one in at.trials), default=-1) + 1
     made: list[NewTrial] = []
@@ -137,10 +156,12 @@ def _go_on(session: Session, attempt: Attempt, new: Sequence[NewTrial]) -> bool:
     again."""
     attempts.log(session, attempt.job, attempt.number, [])  # the fence first, and the row's lock
     row = attempts.load(session, attempt.job, attempt.number)
+    for kept in _stand(session, row).again:
+        trials.again(session, kept)
     for one in new:
         trials.add(session, row, one)
     at = _stand(session, attempts.load(session, attempt.job, attempt.number))
-    if at.late and trials.best(at.trials) is not None:
+    if at.gone or (at.late and trials.best(at.trials) is not None):
         trials.drop_waiting(session, at.open)
         at = _stand(session, attempts.load(session, attempt.job, attempt.number))
     if not at.open:
@@ -183,17 +204,27 @@ def _conclude(attempt: Attempt, at: Stand) -> None:
     made, counted = best.row.made, trials.counted(at.trials)
     done = sum(counted.values()) - counted["cancelled"]
     attempt.on_progress(Progress(done, done, "fetching the best trial's version"))
-    with attempt.database.read(attempt.workspace) as session:
-        dataset, series, columns = training.read(attempt, session)
-    settings = attempt.settings
-    path = store.verified(settings.store, made["folder"], made["digest"], store.PATIENCE)
-    learned = Learned(dataset, series, columns, result_of(made, path))
+    path = store.verified(attempt.settings.store, made["folder"], made["digest"], store.PATIENCE)
+    learned = _learned(attempt, made, path)
     new = training.version(attempt, learned, path, made["folder"])
     told = {"trial": best.row.number, "job": best.job.id, "params": best.row.params}
     told |= {"metric": attempt.spec["metric"], "value": best.row.value}
     figures = _progress(attempt.spec, at)[1]
     ending = Ending({"best": told, "trials": counted}, lambda session: _let_go(session, attempt.job, figures))
     training.settle(attempt, learned, new, ending)
+
+
+def _learned(attempt: Attempt, made: Mapping[str, Any], path: Path) -> Learned:
+    """What the best trial has learned and from what; from nothing that is still there when its dataset was deleted, as
+    a training does that ends after its dataset: the version stays, and no gate can compare it."""
+    try:
+        with attempt.database.read(attempt.workspace) as session:
+            dataset, series, columns = training.read(attempt, session)
+    except (NotFound, Conflict):
+        calendar = store.read_manifest(attempt.settings.store, made["folder"], made["digest"])["calendar"]
+        dataset = DatasetRow(id=attempt.spec["dataset_id"], name=attempt.spec["dataset"], **calendar)
+        return Learned(dataset, (), (), result_of(made, path))
+    return Learned(dataset, series, columns, result_of(made, path))
 
 
 def result_of(made: Mapping[str, Any], artifact: Path) -> TrainResult:
@@ -207,11 +238,14 @@ def _let_go(session: Session, tune_id: str, figures: Mapping[str, Any]) -> None:
     """From now on the version names the folder. The tune's metrics are those of all trials, the last one included."""
     session.execute(update(TrialRow).where(TrialRow.tune_id == tune_id).values(folder=None, made=None))
     session.execute(update(JobRow).where(JobRow.id == tune_id).values(metrics=dict(figures)))
+    trials.stop(session, tune_id)
     session.expire_all()
 
 
 def _fruitless(at: Stand) -> AppError:
     failed = trials.reasons(at.trials)
+    if at.gone:
+        return AppError(f"No trial was completed: {at.gone}", code="no-trial-completed")
     if not failed:
         why = "the minutes were used up before one had ended; allow more" if at.late else "each was cancelled"
         return AppError(f"No trial was completed: {why}. Retry the tune.", code="no-trial-completed")

@@ -10,7 +10,7 @@ from typing import Any
 
 from app.db.session import EVERY_WORKSPACE, Database
 from app.db.tables import utc_now
-from app.services import attempts, jobs, queueing
+from app.services import attempts, jobs, queueing, trials
 from app.services.jobs import DEAD_AFTER, Engine
 from app.worker.slots import is_gone
 
@@ -114,9 +114,13 @@ class Member:
 
     def _release(self) -> None:
         """Queue the jobs that were put aside and may begin: those that nobody else has, or that a limit kept which is
-        gone."""
+        gone; and the next step of tunes whose time is over while their trials wait."""
         with self._database.read(EVERY_WORKSPACE) as session:
             found = queueing.workspaces_parked(session)
+            overdue = trials.overdue(session, jobs.clock(session))
+        for tune, n in overdue:
+            with self._database.write(EVERY_WORKSPACE) as session:
+                trials.wake(session, self._engine, tune, n)
         for workspace in found:
             with self._database.write(EVERY_WORKSPACE) as session:
                 attempts.release(session, self._engine, workspace, self._most)

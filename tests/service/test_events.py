@@ -102,6 +102,17 @@ def test_a_job_tried_again_has_one_done_and_it_is_the_last_event(
     assert (kinds.count("done"), kinds[-1]) == (1, "done")
 
 
+def test_a_job_deleted_in_mid_stream_ends_it(client: TestClient, job: str) -> None:
+    def gone() -> None:
+        client.post(f"/v1/jobs/{job}/cancel").raise_for_status()
+        client.delete(f"/v1/jobs/{job}").raise_for_status()
+
+    deletion = threading.Timer(0.4, gone)
+    deletion.start()
+    assert read(client, job)[0][1] == "log"
+    deletion.join()
+
+
 def test_a_job_that_waits_tells_its_place_as_it_moves_on(client: TestClient, database: Database, job: str) -> None:
     """Places are not kept: they come without an id, and a client that comes again goes on after the last event."""
     engine = Engine(database.url)

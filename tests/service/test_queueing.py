@@ -162,6 +162,20 @@ def test_none_passes_an_earlier_one_of_its_workspace_that_was_put_aside(queue: Q
     assert queue.release("a", 1) == ["a3"]
 
 
+def test_a_newcomer_does_not_pass_those_put_aside_again_and_again(queue: Queue) -> None:
+    """Nothing waits but what was put aside: the newcomer begins where that is, and not where the queue began."""
+    queue.ask("a", *(f"a{number}" for number in range(8)))
+    for number in range(5):
+        queue.take(f"a{number}")
+    for number in range(5, 8):
+        assert queue.take(f"a{number}", most=1) is None
+    queue.ask("b", "b0", "b1", "b2")
+    assert queue.order() == ["b0", "b1", "b2"]
+    queue.release("a", None)
+    served = queue.order()
+    assert [set(served[at : at + 2]) for at in (0, 2, 4)] == [{"a5", "b0"}, {"a6", "b1"}, {"a7", "b2"}]
+
+
 def test_without_the_limit_all_that_were_put_aside_come_back(queue: Queue) -> None:
     queue.ask("a", *(f"a{number}" for number in range(5)))
     queue.take("a0", most=1)

@@ -71,7 +71,8 @@ class Bench:
             if shown["state"] not in ("pending", "running"):
                 return shown
             for job in self.open(tune):
-                self.work(job)
+                if self.show(job)["state"] == "pending":  # else it is yet to be tried again
+                    self.work(job)
         pytest.fail("the tune does not end")
 
     def lines(self, job: str) -> list[str]:
@@ -293,16 +294,62 @@ def test_a_config_that_is_none_fails_its_trial_and_the_tune_goes_on(bench: Bench
     assert all("multiple of segment" in one["reason"] for one in found if one["state"] == "failed")
 
 
-def test_when_all_trials_fail_the_tune_says_why(bench: Bench, database: Database) -> None:
-    tune = bench.ask(trials=2)
-    bench.client.delete("/v1/datasets/hourly")
-    shown = bench.to_the_end(tune)
-    assert shown["state"] == "failed"
-    assert shown["error"]["type"] == "/docs/errors#no-trial-completed"
-    assert "hourly" in shown["error"]["detail"]
-    assert [one["state"] for one in bench.trials(tune)] == ["failed", "failed"]
+def test_when_all_trials_fail_the_tune_says_why_and_a_retry_tries_them_one_after_the_other(
+    bench: Bench, database: Database, settings: Settings
+) -> None:
+    tune = bench.ask(trials=3)
+    for _ in range(3):
+        bench.work(tune)
+        order = bench.begin(bench.open(tune)[0])
+        assert order is not None
+        with database.write(EVERY_WORKSPACE) as session:
+            attempts.fail(session, order["job"], order["attempt"], AppError("the moon is full", code="job-crashed"))
+    shown = bench.work(tune)
+    assert (shown["state"], shown["error"]["type"]) == ("failed", "/docs/errors#no-trial-completed")
+    assert "the moon is full" in shown["error"]["detail"]
+
+    def queue() -> int:
+        return bench.client.get("/v1/system").json()["queue"]["pending"]
+
+    retried = bench.client.post(f"/v1/jobs/{tune}/retry").json()
+    assert (retried["state"], retried["started_at"]) == ("pending", None)
+    assert [one["state"] for one in bench.trials(tune)] == ["pending"] * 3
+    assert queue() == 1  # the tune alone: there is one slot, so one trial at a time
+    first, *others = bench.open(tune)
+    bench.work(tune)
+    assert queue() == 1
+    assert bench.show(first)["state"] == "pending"
+    assert [bench.show(job)["state"] for job in others] == ["failed", "failed"]
+    bench.work(first)
+    bench.work(tune)
+    assert bench.client.post(f"/v1/jobs/{tune}/cancel").json()["state"] == "cancelled"
+    assert [one["state"] for one in bench.trials(tune)] == ["completed", "cancelled", "failed"]
     assert bench.client.post(f"/v1/jobs/{tune}/retry").status_code == 202
-    assert len(bench.open(tune)) == 2
+    assert [one["state"] for one in bench.trials(tune)] == ["completed", "pending", "pending"]
+    assert bench.to_the_end(tune)["result"]["trials"]["completed"] == 3
+
+
+def test_a_dataset_deleted_in_mid_tune_leaves_the_best_so_far(bench: Bench, settings: Settings) -> None:
+    tune = bench.ask(trials=20)
+    bench.work(tune)
+    bench.work(bench.open(tune)[0])
+    bench.work(tune)
+    bench.client.delete("/v1/datasets/hourly")
+    [late] = bench.open(tune)
+    assert bench.work(late)["state"] == "failed"
+    shown = bench.work(tune)
+    assert (shown["state"], len(bench.trials(tune))) == ("succeeded", 2), shown["error"]
+    version = bench.client.get(shown["result"]["href"]).json()
+    assert (version["dataset"], version["frequency"], version["aliases"]) == ("hourly", "h", ["champion"])
+    store.verify(store.local(settings.store, folders(settings)[0]), version["digest"])
+
+
+def test_without_its_dataset_a_tune_begins_no_trial(bench: Bench) -> None:
+    tune = bench.ask()
+    bench.client.delete("/v1/datasets/hourly")
+    shown = bench.work(tune)
+    assert (shown["state"], bench.trials(tune)) == ("failed", [])
+    assert "'hourly'" in shown["error"]["detail"]
 
 
 def test_the_time_ends_a_tune_too(bench: Bench, database: Database) -> None:
@@ -459,6 +506,27 @@ def test_trials_that_wait_when_the_time_is_over_are_dropped(bench: Bench, databa
     with database.write("default") as session:
         earlier = jobs.clock(session).replace(year=2020)
         session.execute(update(JobRow).where(JobRow.id == tune).values(started_at=earlier))
+    assert bench.work(tune)["state"] == "succeeded"
+    assert [one["state"] for one in bench.trials(tune)] == ["completed", "cancelled"]
+
+
+def test_the_end_of_the_time_is_told_to_a_tune_whose_trials_all_wait(bench: Bench, database: Database) -> None:
+    tune = bench.ask(trials=None, minutes=5)
+    bench.work(tune)
+    bench.work(bench.open(tune)[0])
+    bench.work(tune)
+    with database.read(EVERY_WORKSPACE) as session:
+        now = jobs.clock(session)
+        assert trials.overdue(session, now) == []
+        overdue = trials.overdue(session, now.replace(year=2100))
+    engine = Engine(database.url)
+    with database.write(EVERY_WORKSPACE) as session:
+        assert overdue == [(tune, n := enqueued(database, tune))]
+        assert trials.wake(session, engine, tune, n)
+        assert not trials.wake(session, engine, tune, n)
+        assert trials.overdue(session, now.replace(year=2100)) == [(tune, n + 1)]
+        session.execute(update(JobRow).where(JobRow.id == tune).values(started_at=now.replace(year=2020)))
+    engine.close()
     assert bench.work(tune)["state"] == "succeeded"
     assert [one["state"] for one in bench.trials(tune)] == ["completed", "cancelled"]
 
