@@ -30,6 +30,8 @@ def majority(codes: Int, values: Int, count: int) -> Int:
     """The most frequent value of each of `count` series, (count,): the smallest of equals; 0 if there are no rows."""
     common = np.zeros(count, np.int64)
     common[codes] = values
+    if len(values) and (values == values[0]).all():
+        return common
     rows = unequal(codes, values, common)[codes]
     if not rows.any():
         return common

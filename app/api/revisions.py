@@ -1,5 +1,6 @@
 """Revisions: what an upload makes of a dataset, and what was noticed in it."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -8,8 +9,9 @@ from starlette.concurrency import run_in_threadpool
 from app.api.schemas.common import DatasetPath, NumberPath
 from app.api.schemas.datasets import AuditLinkOut, AuditOut, FindingOut, RevisionOut, UploadQuery
 from app.config import Settings
+from app.db.session import AWAY
 from app.db.tables import DatasetRow, RevisionRow
-from app.errors import NotFound
+from app.errors import AppError, NotFound
 from app.http.formats import ARROW, CSV, JSON, JSONL, NDJSON, PARQUET
 from app.http.idempotency import IDEMPOTENT, idempotent, replay
 from app.http.problems import problems
@@ -17,9 +19,11 @@ from app.http.sessions import AppSettings, ReadSession, database, workspace
 from app.http.spool import MULTIPART, Spooled, spooled
 from app.services import datasets
 from app.services.datasets import Limits, Outcome
-from app.services.ingest import Ask, parse
+from app.services.ingest import Ahead, Ask, parse
 
 router = APIRouter(prefix="/v1/datasets/{dataset}/revisions", tags=["Datasets"])
+
+AHEAD_BYTES = 4 << 20  # a longer body is read while it arrives
 
 EXAMPLE = "unique_id,ds,y\nus_gasoline,2020-01-03,8133\nus_gasoline,2020-01-10,8558\nus_gasoline,2020-01-17,8662\n"
 RECORDS = (
@@ -97,21 +101,30 @@ async def upload(
 
     An upload that changes nothing is answered 200 with the newest revision.
     """
-    async with spooled(request, settings.spool) as body:
+
+    def begin(path: Path, media_type: str, length: int) -> Ahead | None:
+        return _begin(request, _ask(settings, dataset, query, media_type, None), query, path, length)
+
+    async with spooled(request, settings.spool, begin) as body:
         return await run_in_threadpool(_store, request, dataset, query, body)
 
 
-def _store(request: Request, dataset: str, query: UploadQuery, body: Spooled) -> Response:
-    """Read the file and work out what it changes with no lock held, then write it in one transaction."""
-    settings: Settings = request.app.state.settings
-    opened, place = database(request), workspace(request)
-    with opened.read(place) as session:
-        if (kept := replay(request, session, body.digest)) is not None:
-            return kept
-        known = datasets.known(session, dataset, query.time_zone)
-    ask = Ask(
-        media_type=body.media_type,
-        encoding=body.encoding,
+def _begin(request: Request, ask: Ask, query: UploadQuery, path: Path, length: int) -> Ahead | None:
+    """Let a long file be read while it arrives. What is wrong with the question is said when it is there."""
+    if length < AHEAD_BYTES:
+        return None
+    try:
+        with database(request).read(workspace(request)) as session:
+            known = datasets.known(session, ask.dataset, query.time_zone)
+        return Ahead.begin(path, length, ask, known)
+    except (AppError, OSError, *AWAY):
+        return None
+
+
+def _ask(settings: Settings, dataset: str, query: UploadQuery, media_type: str, encoding: str | None) -> Ask:
+    return Ask(
+        media_type=media_type,
+        encoding=encoding,
         layout=query.layout,
         frequency=query.frequency,
         id_column=query.id_column,
@@ -126,7 +139,21 @@ def _store(request: Request, dataset: str, query: UploadQuery, body: Spooled) ->
         max_series=settings.max_series,
         max_span=settings.max_span,
     )
-    parsed = parse(body.path, ask, known)
+
+
+def _store(request: Request, dataset: str, query: UploadQuery, body: Spooled) -> Response:
+    """Read the file and work out what it changes with no lock held, then write it in one transaction."""
+    settings: Settings = request.app.state.settings
+    opened, place = database(request), workspace(request)
+    with opened.read(place) as session:
+        if (kept := replay(request, session, body.digest)) is not None:
+            return kept
+        known = datasets.known(session, dataset, query.time_zone)
+    ask = _ask(settings, dataset, query, body.media_type, body.encoding)
+    if body.ahead is not None and body.ahead.fits(ask, known):
+        parsed = body.ahead.answer()
+    else:
+        parsed = parse(body.path, ask, known)
     limits = Limits(settings.max_series, settings.max_span)
     with opened.read(place) as session:
         draft = datasets.draft(session, dataset, parsed, query.mode, limits)

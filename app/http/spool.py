@@ -2,8 +2,8 @@
 
 import hashlib
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from app.config import MIB
 from app.errors import FULL, Complaint, Invalid, Unavailable, UnsupportedMedia, disk_full
 from app.http.formats import ARROW, CSV, JSON, NDJSON, PARQUET
+from app.services.ingest import Ahead
 
 MULTIPART = "multipart/form-data"
 # What a file's name says where the form does not: browsers and curl send most of these as octets.
@@ -40,37 +41,56 @@ UNTOLD = ("", "application/octet-stream", "text/plain", "application/gzip", "app
 
 @dataclass(frozen=True)
 class Spooled:
-    """A body on disk: what it is said to be, and the SHA-256 of all that was sent."""
+    """A body on disk: what it is said to be, the SHA-256 of all that was sent, and who reads it already."""
 
     path: Path
     media_type: str
     encoding: str | None
     digest: str
+    ahead: Ahead | None
+
+
+# Given the path, the media type and the bytes of a body that begins to arrive: who reads it meanwhile.
+Begin = Callable[[Path, str, int], Ahead | None]
 
 
 @asynccontextmanager
-async def spooled(request: Request, folder: Path) -> AsyncGenerator[Spooled]:
+async def spooled(request: Request, folder: Path, begin: Begin | None = None) -> AsyncGenerator[Spooled]:
     """The request's body as a file in `folder`, which is gone afterwards, also when the client goes away in between.
+    A plain one of known length is shown to `begin` before it arrives.
 
     Raises Invalid for a form that is not one part named `file`, UnsupportedMedia for a packed form, Unavailable when
     the disk is full. How long a body may be is the middleware's to say.
     """
     path = folder / f"upload-{uuid.uuid4().hex}"
-    try:
-        yield await _received(request, path)
-    finally:
-        path.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        stack.callback(path.unlink, missing_ok=True)
+        yield await _received(request, path, begin, stack)
 
 
-async def _received(request: Request, path: Path) -> Spooled:
+def _plain_length(request: Request) -> int | None:
+    """The bytes of the file, where the body is the file itself and says how long it is."""
+    said = request.headers
+    is_plain = "content-encoding" not in said and not said.get("content-type", "").lower().startswith(MULTIPART)
+    length = said.get("content-length", "")
+    return int(length) if is_plain and length.isdecimal() else None
+
+
+async def _received(request: Request, path: Path, begin: Begin | None, stack: ExitStack) -> Spooled:
     media = request.headers.get("content-type", "")
     encoding = request.headers.get("content-encoding")
     is_form = media.partition(";")[0].strip().lower() == MULTIPART
     if is_form and encoding not in (None, "", "identity"):
         raise UnsupportedMedia(f"A form is not unpacked: pack the file inside it, not the body ({encoding!r}).")
     digest = hashlib.sha256()
+    ahead: Ahead | None = None
     try:
         with path.open("xb") as file:
+            length = _plain_length(request)
+            if begin is not None and length is not None:
+                ahead = await run_in_threadpool(begin, path, media, length)
+            if ahead is not None:
+                stack.callback(ahead.close)
             form = _Form(media, file) if is_form else None
             write = form.write if form else file.write
 
@@ -86,7 +106,7 @@ async def _received(request: Request, path: Path) -> Spooled:
         raise Unavailable(f"The body could not be kept: {error.strerror}.") from error
     if form is not None:
         media, encoding = form.finish(), None
-    return Spooled(path, media, encoding, digest.hexdigest())
+    return Spooled(path, media, encoding, digest.hexdigest(), ahead)
 
 
 async def _pieces(request: Request) -> AsyncIterator[bytes]:

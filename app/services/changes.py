@@ -58,19 +58,20 @@ def change_of(session: Session, dataset: DatasetRow, upload: Upload, mode: Mode,
     after = sorted(columns) if mode == "replace" else sorted({*before, *columns})
     sums = Sums(mode)
     ids: list[Ints] = []
-    pieces: list[Piece] = []
     statics: list[tuple[int, str, float | None]] = []
-    for first, part in upload.parts():
-        sheet = sheet_of(session, dataset, part, mode, limits)
-        laid = _lay_all(session, sheet, columns, before)
-        ids.append(sheet.ids)
-        changed = _changed_statics(session, sheet, columns, before)
-        statics += [(first + series, column, value) for series, column, value in changed]
-        if mode == "append":
-            sums.refuse(sheet, laid, columns)
-        sums.add(sheet, laid)
-        pieces += [piece._replace(owner=first + piece.owner) for one in laid for piece in one.pieces]
-    sums.settle()
+    with segments.Packing() as packing:
+        for first, part in upload.parts():
+            sheet = sheet_of(session, dataset, part, mode, limits)
+            laid = _lay_all(session, sheet, columns, before)
+            ids.append(sheet.ids)
+            changed = _changed_statics(session, sheet, columns, before)
+            statics += [(first + series, column, value) for series, column, value in changed]
+            if mode == "append":
+                sums.refuse(sheet, laid, columns)
+            packing.add([span._replace(owner=first + span.owner) for one in laid for span in one.spans])
+            sums.add(sheet, laid)
+        sums.settle()
+        pieces = packing.pieces()
     gone = _gone(session, upload, dataset) if mode == "replace" else {}
     total = sums.total(total_of(head))
     if total.series > limits.series:

@@ -7,7 +7,7 @@ its bytes grouped by their place in the float or not.
 
 import threading
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import zstandard
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Numbers = NDArray[np.signedinteger[Any]]
 
 # Bytes grouped by their place in the float, then zstd; zstd alone; whole numbers by a power of ten, grouped, then zstd;
 # the bytes as they are.
@@ -42,14 +43,17 @@ def encode_all(parts: Sequence[Floats]) -> list[tuple[int, bytes]]:
     """(codec, payload) of each of many (time,) arrays: what they have in common is worked out for all at once."""
     found: list[tuple[int, bytes] | None] = [None] * len(parts)
     long: list[int] = []
+    lengths = [len(part) for part in parts]
     for place, part in enumerate(parts):
         if len(part) < SHORT:
             found[place] = RAW, np.ascontiguousarray(part, "<f8").tobytes()
         else:
             long.append(place)
     for exponent in range(DIGITS + 1):
-        likely = [place for place in long if _is_decimal(parts[place][:SHORT], exponent)]
-        for some in _groups(likely, parts):
+        if not long:
+            break
+        likely = [long[row] for row in _likely([parts[place] for place in long], exponent)]
+        for some in _groups(likely, lengths):
             for place, payload in zip(some, _decimals([parts[place] for place in some], exponent), strict=True):
                 found[place] = None if payload is None else (DECIMAL, payload)
         long = [place for place in long if found[place] is None]
@@ -58,13 +62,13 @@ def encode_all(parts: Sequence[Floats]) -> list[tuple[int, bytes]]:
     return [each for each in found if each is not None]
 
 
-def _groups(places: Sequence[int], parts: Sequence[Floats]) -> Iterator[list[int]]:
+def _groups(places: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
     """The places in groups of arrays that together stay in the processor's cache."""
     group: list[int] = []
     count = 0
     for place in places:
         group.append(place)
-        count += len(parts[place])
+        count += lengths[place]
         if count >= CACHED:
             yield group
             group, count = [], 0
@@ -75,7 +79,7 @@ def _groups(places: Sequence[int], parts: Sequence[Floats]) -> Iterator[list[int
 def decode(codec: int, payload: bytes, length: int) -> Floats:
     """The (length,) values behind a payload, writable. Raises ValueError on a codec or a length that does not fit."""
     if codec == DECIMAL:
-        return _undecimal(payload, length)
+        return _undecimals([payload], [length])
     if codec not in (SHUFFLED, PLAIN, RAW):
         raise ValueError(f"codec: expected {SHUFFLED} to {RAW}, got {codec}")
     raw = np.frombuffer(payload if codec == RAW else _unpacked(payload, length * 8), dtype=np.uint8)
@@ -83,6 +87,29 @@ def decode(codec: int, payload: bytes, length: int) -> Floats:
     if codec == SHUFFLED:
         raw = raw.reshape(8, -1).T  # (byte, time) -> (time, byte)
     return raw.copy().reshape(-1).view("<f8").astype(np.float64, copy=False)
+
+
+def decode_all(codecs: Sequence[int], payloads: Sequence[bytes], lengths: Sequence[int]) -> Floats:
+    """The values behind many payloads end to end: those of one kind are put together at once. Raises as `decode`."""
+    starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).tolist()
+    values = np.empty(starts[-1])
+    alike: dict[tuple[int, int], list[int]] = {}
+    for place, (codec, payload) in enumerate(zip(codecs, payloads, strict=True)):
+        if codec == DECIMAL:
+            alike.setdefault((payload[0], payload[1] >> 4), []).append(place)
+        else:
+            values[starts[place] : starts[place + 1]] = decode(codec, payload, lengths[place])
+    for places in alike.values():
+        for some in _groups(places, lengths):
+            found = _undecimals([payloads[place] for place in some], [lengths[place] for place in some])
+            if some[-1] - some[0] + 1 == len(some):
+                values[starts[some[0]] : starts[some[-1] + 1]] = found
+                continue
+            at = 0
+            for place in some:
+                values[starts[place] : starts[place + 1]] = found[at : at + lengths[place]]
+                at += lengths[place]
+    return values
 
 
 # ---------------------------------------------------------------- floats
@@ -99,21 +126,24 @@ def _floats(values: Floats) -> tuple[int, bytes]:
 # ---------------------------------------------------------------- decimals
 
 
-def _is_decimal(values: Floats, exponent: int) -> bool:
-    """Whether a few values are decimals of so many places, to spare the others a look; the same rule as for many."""
+def _likely(parts: Sequence[Floats], exponent: int) -> list[int]:
+    """Which arrays begin with decimals of so many places, to spare the others a look; the same rule as for many."""
+    heads = np.concatenate([part[:SHORT] for part in parts]).reshape(-1, SHORT)
     scale = 10.0**exponent
-    for value in values.tolist():
-        if value == value and not (abs(value) * scale < _LARGEST and round(value * scale) / scale == value):  # noqa: PLR0124
-            return False
-    return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = np.rint(heads * scale)
+        fits = (rounded / scale == heads) & (np.abs(rounded) < _LARGEST)
+    return np.flatnonzero((fits | np.isnan(heads)).all(axis=1)).tolist()
 
 
 class _Whole(NamedTuple):
-    """Arrays end to end as whole numbers, missing ones as 0; `starts` of the arrays, and of each its facts."""
+    """Arrays end to end as whole numbers, missing ones as 0; `starts` and `lengths` of the arrays, and of each its
+    facts."""
 
-    numbers: Ints
-    missing: Bools
+    numbers: Numbers
+    missing: Bools | None  # None: nothing is
     starts: Ints
+    lengths: Ints
     good: Bools  # (arrays,) whether all of it is such numbers
     holed: Bools  # (arrays,) whether any value is missing
     low: Ints
@@ -123,28 +153,34 @@ class _Whole(NamedTuple):
 def _whole(parts: Sequence[Floats], exponent: int) -> _Whole:
     flat = np.concatenate(parts)
     scale = 10.0**exponent
-    starts = np.concatenate(([0], np.cumsum([len(part) for part in parts])[:-1])).astype(np.int64)
-    missing = np.isnan(flat)
+    lengths = np.array([len(part) for part in parts], np.int64)
+    starts = np.cumsum(lengths) - lengths
     with np.errstate(over="ignore", invalid="ignore"):
-        rounded = np.rint(flat * scale)
-        fits = (rounded / scale == flat) & (np.abs(rounded) < _LARGEST)
-    fits &= ~((flat == 0) & np.signbit(flat))
-    if missing.any():
+        rounded = flat * scale
+        np.rint(rounded, out=rounded)
+        fits = rounded / scale == flat
+    least, most = float(rounded.min()), float(rounded.max())  # NaN where any is
+    good, holed, missing = np.ones(len(parts), np.bool_), np.zeros(len(parts), np.bool_), None
+    if not (least > -_LARGEST and most < _LARGEST and fits.all() and (least > 0 or not _has_minus_zero(flat))):
+        missing = np.isnan(flat)
+        fits &= (np.abs(rounded) < _LARGEST) & ~((flat == 0) & np.signbit(flat))
         fits[missing] = flat[missing].view(np.int64) == _NAN
-        rounded[missing] = 0
-    good = np.logical_and.reduceat(fits, starts)
-    rounded[~fits] = 0
-    numbers = rounded.astype(np.int64)
-    holed = np.logical_or.reduceat(missing, starts)
-    return _Whole(
-        numbers,
-        missing,
-        starts,
-        good,
-        holed,
-        np.minimum.reduceat(numbers, starts),
-        np.maximum.reduceat(numbers, starts),
-    )
+        good, holed = np.logical_and.reduceat(fits, starts), np.logical_or.reduceat(missing, starts)
+        rounded[~fits | missing] = 0
+        least, most = float(rounded.min()), float(rounded.max())
+    # Half as wide, twice as fast; differences have to fit, too.
+    numbers = rounded.astype(np.int32 if max(-least, most) < 2**30 else np.int64)
+    return _Whole(numbers, missing, starts, lengths, good, holed, *_reach(numbers, starts))
+
+
+def _has_minus_zero(values: Floats) -> bool:
+    return bool(np.signbit(values[values == 0]).any())
+
+
+def _reach(numbers: Numbers, starts: Ints) -> tuple[Ints, Ints]:
+    """The smallest and the largest number of each array."""
+    least, most = np.minimum.reduceat(numbers, starts), np.maximum.reduceat(numbers, starts)
+    return least.astype(np.int64), most.astype(np.int64)
 
 
 def _decimals(parts: Sequence[Floats], exponent: int) -> list[bytes | None]:
@@ -155,76 +191,89 @@ def _decimals(parts: Sequence[Floats], exponent: int) -> list[bytes | None]:
     smaller, the differences from one to the next less the smallest of them. The largest that fits means missing.
     """
     whole = _whole(parts, exponent)
-    starts = whole.starts
-    steps = np.diff(whole.numbers, prepend=0)
+    numbers, starts = whole.numbers, whole.starts
+    steps = np.diff(numbers, prepend=numbers[:1])
     # The first number of each array is kept beside its differences.
-    steps[starts] = steps[np.minimum(starts + 1, len(steps) - 1)]
-    least, most = np.minimum.reduceat(steps, starts), np.maximum.reduceat(steps, starts)
+    steps[starts] = steps[starts + 1]
+    least, most = _reach(steps, starts)
     differ = ~whole.holed & (most - least < (whole.high - whole.low) // 2)
     low, high = np.where(differ, least, whole.low), np.where(differ, most, whole.high)
-    facts = zip(
-        starts.tolist(),
-        [*starts[1:].tolist(), len(steps)],
-        low.tolist(),
-        (high - low).tolist(),
-        differ.tolist(),
-        whole.good.tolist(),
-        whole.holed.tolist(),
-        whole.numbers[starts].tolist(),
-        strict=True,
-    )
+    if differ.any():
+        by = np.repeat(differ, whole.lengths)
+        numbers = np.where(by, steps, numbers)
+    reach = high - low
+    widths = np.select([reach < 256**width - 1 for width in TYPES], list(TYPES), 0)
+    widths[~whole.good] = 0
+    # Beside an array that is none of these numbers may wrap around; it is not looked at.
+    shifted = numbers - np.repeat(low.astype(numbers.dtype), whole.lengths)
+    firsts = np.where(differ, whole.numbers[starts], 0)
+    made: list[bytes | None] = [None] * len(parts)
     packer = _packer()
-    made: list[bytes | None] = []
-    for start, stop, least_of, reach, by, good, holed, first in facts:
-        width = _width(reach)
-        if not good or not width:
-            made.append(None)
-            continue
-        kind = TYPES[width]
-        numbers = ((steps if by else whole.numbers)[start:stop] - least_of).astype(kind)
-        if holed:
-            numbers[whole.missing[start:stop]] = np.iinfo(kind).max
-        planes = numbers.view(np.uint8).reshape(-1, width).T  # (time, byte) -> (byte, time)
-        header = _header(exponent | (_DIFFERENCES if by else 0), width, least_of, first if by else 0)
-        made.append(header + packer.compress(planes.tobytes()))
+    for width in sorted({*widths.tolist()} - {0}):
+        planes = _planes(shifted, whole.missing, TYPES[width])
+        mine = np.flatnonzero(widths == width)
+        facts = (mine, starts[mine], (starts + whole.lengths)[mine], differ[mine], low[mine], firsts[mine])
+        for place, start, stop, by, least_of, first in zip(*(each.tolist() for each in facts), strict=True):
+            header = _header(exponent | (_DIFFERENCES if by else 0), width, least_of, first)
+            made[place] = header + packer.compress(planes[:, start:stop].tobytes())
     return made
 
 
-def _width(reach: int) -> int:
-    """Bytes that hold so many numbers and one more, which means missing; 0 where four do not."""
-    return next((width for width in TYPES if reach < 256**width - 1), 0)
+def _planes(numbers: Numbers, missing: Bools | None, kind: np.dtype[Any]) -> NDArray[np.uint8]:
+    """(byte, time) of whole numbers, the largest that fits where one is missing."""
+    narrow = numbers.astype(kind)
+    if missing is not None:
+        narrow[missing] = np.iinfo(kind).max
+    return np.ascontiguousarray(narrow.view(np.uint8).reshape(-1, kind.itemsize).T)
 
 
-def _header(kind: int, width: int, *numbers: int) -> bytes:
-    size = max((number.bit_length() + 8) // 8 for number in numbers)
-    return bytes([kind, width << 4 | size]) + b"".join(
-        number.to_bytes(size, "little", signed=True) for number in numbers
-    )
+def _header(kind: int, width: int, low: int, first: int) -> bytes:
+    size = max(low.bit_length(), first.bit_length()) // 8 + 1
+    facts = bytes((kind, width << 4 | size))
+    return facts + low.to_bytes(size, "little", signed=True) + first.to_bytes(size, "little", signed=True)
 
 
-def _undecimal(payload: bytes, length: int) -> Floats:
-    kind, sizes = payload[0], payload[1]
-    width, size = sizes >> 4, sizes & 15
-    low, first = (int.from_bytes(payload[at : at + size], "little", signed=True) for at in (2, 2 + size))
-    packed = _unpacked(payload[2 + 2 * size :], length * width)
-    _check(len(packed), length * width)
-    raw = np.frombuffer(packed, np.uint8).reshape(width, -1)
-    numbers = np.ascontiguousarray(raw.T).view(TYPES[width]).reshape(-1)
+def _undecimals(payloads: Sequence[bytes], lengths: Sequence[int]) -> Floats:
+    """The values of payloads of one kind and width, end to end."""
+    kind, width = payloads[0][0], payloads[0][1] >> 4
+    planes = np.empty((width, sum(lengths)), np.uint8)
+    lows: list[int] = []
+    firsts: list[int] = []
+    at = 0
+    for payload, length in zip(payloads, lengths, strict=True):
+        size = payload[1] & 15
+        lows.append(int.from_bytes(payload[2 : 2 + size], "little", signed=True))
+        firsts.append(int.from_bytes(payload[2 + size : 2 + 2 * size], "little", signed=True))
+        packed = _unpacked(payload[2 + 2 * size :], length * width)
+        _check(len(packed), length * width)
+        planes[:, at : at + length] = np.frombuffer(packed, np.uint8).reshape(width, length)
+        at += length
+    numbers = planes[-1].astype(TYPES[width])
+    for plane in planes[-2::-1]:
+        numbers <<= 8
+        numbers |= plane
     if kind & _DIFFERENCES:
-        steps = numbers.astype(np.int64)
-        steps += low
-        steps[0] = first
-        values = np.cumsum(steps).astype(np.float64)
+        values = _added_up(numbers.astype(np.int64), lows, firsts, lengths).astype(np.float64)
     else:
         values = numbers.astype(np.float64)
+        values += lows[0] if len(lows) == 1 else np.repeat(np.array(lows, np.float64), lengths)
         missing = numbers == np.iinfo(numbers.dtype).max
-        values += low
         if missing.any():
             values[missing] = np.nan
     exponent = kind & ~_DIFFERENCES
     if exponent:
         values /= 10.0**exponent
     return values
+
+
+def _added_up(steps: Ints, lows: Sequence[int], firsts: Sequence[int], lengths: Sequence[int]) -> Ints:
+    """The numbers that arrays end to end have, each `firsts` and then its differences, which are `lows` too small."""
+    starts = np.cumsum(lengths, dtype=np.int64) - np.array(lengths, np.int64)
+    steps += np.repeat(lows, lengths)
+    steps[starts] = firsts
+    sums = np.cumsum(steps)
+    before = np.concatenate(([0], sums[starts[1:] - 1]))
+    return sums - np.repeat(before, lengths)
 
 
 # ---------------------------------------------------------------- zstd

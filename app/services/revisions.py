@@ -8,6 +8,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from app.db import bulk
 from app.db.tables import ColumnRow, DatasetRow, RevisionRow, SeriesRow, StaticRow, utc_now
 from app.errors import Complaint, Conflict, Invalid, NotFound
 from app.services import segments
@@ -19,6 +20,7 @@ from app.services.sums import Total, moment
 from models import Calendar
 
 LIMITS = Limits()
+NEW_SERIES = {"dataset_id": "int8", "key": "varchar", "phase": "int8", "revision": "int4"}
 AFRESH = {"populate_existing": True}  # what the session already holds may be from before the lock
 
 
@@ -159,17 +161,10 @@ def _series_ids(session: Session, dataset: DatasetRow, upload: Upload, draft: Ch
     """The row ids of the upload's series; rows are made for new ones."""
     ids: list[int] = draft.ids.tolist()
     new = [place for place, series_id in enumerate(ids) if series_id < 0]
-    rows = [
-        {
-            "dataset_id": dataset.id,
-            "key": upload.keys[place],
-            "phase": int(upload.phases[place]),
-            "revision": number,
-        }
-        for place in new
-    ]
-    if rows:
-        session.execute(insert(SeriesRow), rows)
+    if new:
+        phases: list[int] = upload.phases.tolist()
+        rows = ((dataset.id, upload.keys[place], phases[place], number) for place in new)
+        bulk.insert(session, "series", NEW_SERIES, rows)
         made = select(SeriesRow.key, SeriesRow.id).where(
             SeriesRow.dataset_id == dataset.id, SeriesRow.revision == number
         )

@@ -6,15 +6,17 @@ are NaN. A series is part of its dataset where its target has a segment of any l
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import CTE, ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
+from app.db import bulk
 from app.db.tables import SegmentRow
 from app.services.codecs import Floats, Ints, decode, encode_all
 
@@ -25,6 +27,16 @@ LONGEST = 16_384  # steps in one segment: a read of a series' end decodes only i
 GAP = 256  # steps without a row inside one segment; more and a new one begins, for NaNs too must be decoded
 TARGET = ""  # the target's column name
 BATCH = 1000  # series asked for in one query
+STORED = {
+    "series_id": "int8",
+    "column": "varchar",
+    "revision": "int4",
+    "base": "bool",
+    "start_step": "int8",
+    "length": "int4",
+    "codec": "int4",
+    "payload": "bytea",
+}
 
 
 class Segment(NamedTuple):
@@ -150,6 +162,34 @@ def packed(spans: Sequence[Span]) -> list[Piece]:
     ]
 
 
+class Packing:
+    """Spans packed by another thread while the next ones are worked out: packing lets go of the interpreter. At most
+    one lot waits, so that the values of no more than two are held."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "packing")
+        self._waiting: Future[list[Piece]] | None = None
+        self._pieces: list[Piece] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def add(self, spans: Sequence[Span]) -> None:
+        """Pack these, too."""
+        self.pieces()
+        self._waiting = self._thread.submit(packed, spans)
+
+    def pieces(self) -> list[Piece]:
+        """All that was added, packed."""
+        if self._waiting is not None:
+            self._pieces += self._waiting.result()
+            self._waiting = None
+        return self._pieces
+
+
 # ---------------------------------------------------------------- the table
 
 
@@ -229,25 +269,12 @@ def _since(base: CTE) -> ColumnElement[bool]:
 
 
 def keep(session: Session, revision: int, pieces: Iterable[Piece], series_ids: Sequence[int]) -> None:
-    """Store the pieces at `revision`; piece `owner` i belongs to `series_ids[i]`.
-
-    By the drivers' own ways for many rows: through the statement compiler ten thousand of them take twice as long.
-    """
+    """Store the pieces at `revision`; piece `owner` i belongs to `series_ids[i]`."""
     rows = (
         (series_ids[owner], column, revision, base, start, length, codec, payload)
         for owner, column, base, start, length, codec, payload in pieces
     )
-    names = 'series_id, "column", revision, base, start_step, length, codec, payload'
-    connection = session.connection()
-    if connection.dialect.name == "postgresql":
-        cursor: Any = connection.connection.cursor()
-        with cursor, cursor.copy(f"COPY segments ({names}) FROM STDIN (FORMAT BINARY)") as copy:
-            copy.set_types(("int8", "varchar", "int4", "bool", "int8", "int4", "int4", "bytea"))
-            for row in rows:
-                copy.write_row(row)
-        return
-    for some in batched(rows, 5000):
-        connection.exec_driver_sql(f"INSERT INTO segments ({names}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", some)  # noqa: S608
+    bulk.insert(session, "segments", STORED, rows)
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

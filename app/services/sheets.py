@@ -18,7 +18,7 @@ from app.errors import Complaint, Conflict, Invalid
 from app.services import segments
 from app.services.codecs import Floats, Ints
 from app.services.ingest.upload import Upload
-from app.services.segments import TARGET, Extent, Painted, Piece, Span
+from app.services.segments import TARGET, Extent, Painted, Span
 
 Mode = Literal["replace", "append", "upsert"]
 Bools = NDArray[np.bool_]
@@ -78,7 +78,7 @@ class Laid:
     stored: Floats
     changed: Bools
     dropped: dict[int, Ints] = field(default_factory=dict[int, Ints])
-    pieces: list[Piece] = field(default_factory=list[Piece])
+    spans: list[Span] = field(default_factory=list[Span])
 
 
 # ---------------------------------------------------------------- the sheet
@@ -87,17 +87,22 @@ class Laid:
 def sheet_of(session: Session, dataset: DatasetRow, upload: Upload, mode: Mode, limits: Limits) -> Sheet:
     """The upload beside the series it names. Raises Conflict when a stored series has another phase, Invalid when one
     would reach over more steps than are allowed."""
-    ids = _ids(session, dataset.id, upload)
-    known = [int(i) for i in ids if i >= 0]
-    extents = segments.extents(session, known, dataset.head) if dataset.head else {}
-    here = np.array([series >= 0 and _reaches(extents.get((int(series), TARGET))) for series in ids], dtype=bool)
+    ids = np.full(len(upload.keys), -1, dtype=np.int64)
+    here = np.zeros(len(ids), dtype=bool)
+    extents: dict[tuple[int, str], Extent] = {}
+    if dataset.head:
+        _find_ids(session, dataset.id, upload, ids)
+        extents = segments.extents(session, ids[ids >= 0].tolist(), dataset.head)
+        here[:] = [_reaches(extents.get((series, TARGET))) for series in ids.tolist()]
     begins = np.zeros(len(upload.steps), dtype=bool)
     begins[upload.offsets[:-1]] = True
     first, last = segments.runs(upload.steps, begins)
-    lengths = upload.steps[last] - upload.steps[first] + 1
-    starts = np.concatenate(([0], np.cumsum(lengths)))
-    run = np.repeat(np.arange(len(first)), last - first + 1)
-    place = np.append(starts[run] + upload.steps - upload.steps[first[run]], starts[-1])
+    starts = np.concatenate(([0], np.cumsum(upload.steps[last] - upload.steps[first] + 1)))
+    if starts[-1] == len(upload.steps):  # no gaps
+        place = np.arange(len(upload.steps) + 1)
+    else:
+        run = np.repeat(np.arange(len(first)), last - first + 1)
+        place = np.append(starts[run] + upload.steps - upload.steps[first[run]], starts[-1])
     owners = np.repeat(np.arange(len(ids)), np.diff(upload.offsets))
     sheet = Sheet(upload, mode, dataset.head, ids, here, extents, owners, first, last, place)
     if mode != "replace":
@@ -105,9 +110,9 @@ def sheet_of(session: Session, dataset: DatasetRow, upload: Upload, mode: Mode, 
     return sheet
 
 
-def _ids(session: Session, dataset_id: int, upload: Upload) -> Ints:
+def _find_ids(session: Session, dataset_id: int, upload: Upload, ids: Ints) -> None:
+    """Put the rows of the series that there are into `ids` (k,)."""
     places = {key: place for place, key in enumerate(upload.keys)}
-    ids = np.full(len(upload.keys), -1, dtype=np.int64)
     for keys in segments.batched(upload.keys, 5000):
         found = session.execute(
             select(SeriesRow.id, SeriesRow.key, SeriesRow.phase).where(
@@ -119,7 +124,6 @@ def _ids(session: Session, dataset_id: int, upload: Upload) -> Ints:
             if phase != upload.phases[places[key]]:
                 detail = f"Series {key!r} lies elsewhere inside its steps: its times do not continue those stored."
                 raise Conflict(detail, code="series-off-grid")
-    return ids
 
 
 def _reaches(extent: Extent | None) -> bool:
@@ -170,32 +174,52 @@ def lay(session: Session, sheet: Sheet, column: str, sent: Floats) -> Laid:
     spans: list[Span] = []
     for start, stop in sheet.batches():
         spans += _lay_batch(session, sheet, laid, start, stop)
-    return replace(laid, pieces=segments.packed(list(_thinned(session, sheet, laid, spans))))
+    return replace(laid, spans=list(_thinned(session, sheet, laid, spans)))
 
 
 def _lay_batch(session: Session, sheet: Sheet, laid: Laid, start: int, stop: int) -> Iterator[Span]:
-    """The same for the series [start, stop): the head is painted under their runs, the rows are laid over it. What
-    changed comes out, to be stored."""
+    """The same for the series [start, stop): what changed comes out, to be stored."""
     rows = slice(int(sheet.upload.offsets[start]), int(sheet.upload.offsets[stop]))
-    origin = int(sheet.place[rows.start])
-    canvas = np.full(int(sheet.place[rows.stop]) - origin, np.nan)
-    at = sheet.place[rows] - origin
-    _underpaint(session, sheet, laid.column, (start, stop), canvas)
-    laid.stored[rows] = canvas[at]
-    laid.changed[rows] = ~same(laid.sent[rows], laid.stored[rows])
-    canvas[at] = laid.sent[rows]
-    changed = np.flatnonzero(laid.changed[rows])
-    owners, steps = sheet.owners[rows][changed], sheet.upload.steps[rows][changed]
-    for first, last in zip(*_runs(owners, steps), strict=True):
-        owner, step = int(owners[first]), int(steps[first])
-        values = canvas[at[changed[first]] : at[changed[last]] + 1]
-        yield from segments.cut(owner, laid.column, not _based(sheet, owner, laid.column), Painted(step, values))
+    canvas = _canvas(session, sheet, laid, (start, stop))
+    owners, steps, at = sheet.owners[rows], sheet.upload.steps[rows], sheet.place[rows] - int(sheet.place[rows.start])
+    if laid.changed[rows].all():
+        low, high = np.searchsorted(sheet.first, (rows.start, rows.stop))
+        first, last = sheet.first[low:high] - rows.start, sheet.last[low:high] - rows.start
+    else:
+        changed = np.flatnonzero(laid.changed[rows])
+        owners, steps, at = owners[changed], steps[changed], at[changed]
+        first, last = _runs(owners, steps)
+    found = (owners[first].tolist(), steps[first].tolist(), at[first].tolist(), (at[last] + 1).tolist())
+    for owner, step, low, high in zip(*found, strict=True):
+        base = not _based(sheet, owner, laid.column)
+        yield from segments.cut(owner, laid.column, base, Painted(step, canvas[low:high]))
     if laid.column == TARGET:
         silent = ~sheet.here[start:stop]
-        silent[owners - start] = False
+        silent[owners[first] - start] = False
         for owner in (start + np.flatnonzero(silent)).tolist():  # new, with nulls alone
             nothing = Painted(int(sheet.upload.steps[sheet.rows(owner).start]), np.array([np.nan]))
             yield from segments.cut(owner, TARGET, not _based(sheet, owner, TARGET), nothing)
+
+
+def _canvas(session: Session, sheet: Sheet, laid: Laid, series: tuple[int, int]) -> Floats:
+    """The runs of the series end to end: what the head has of them, under the rows that are sent. Notes what was stored
+    and what changed."""
+    rows = slice(int(sheet.upload.offsets[series[0]]), int(sheet.upload.offsets[series[1]]))
+    origin, end = int(sheet.place[rows.start]), int(sheet.place[rows.stop])
+    sent = laid.sent[rows]
+    if not sheet.extents:
+        np.isnan(sent, out=laid.changed[rows])
+        np.logical_not(laid.changed[rows], out=laid.changed[rows])
+        if end - origin == len(sent):
+            return sent
+    canvas = np.full(end - origin, np.nan)
+    at = sheet.place[rows] - origin
+    if sheet.extents:
+        _underpaint(session, sheet, laid.column, series, canvas)
+        laid.stored[rows] = canvas[at]
+        laid.changed[rows] = ~same(sent, laid.stored[rows])
+    canvas[at] = sent
+    return canvas
 
 
 def _underpaint(session: Session, sheet: Sheet, column: str, series: tuple[int, int], canvas: Floats) -> None:
@@ -238,6 +262,9 @@ def _based(sheet: Sheet, owner: int, column: str) -> bool:
 
 def _thinned(session: Session, sheet: Sheet, laid: Laid, spans: Sequence[Span]) -> Iterator[Span]:
     """The spans, where those of a series that would have too many are replaced by a fresh base."""
+    if not sheet.extents:
+        yield from spans
+        return
     crowded: dict[int, int] = {}
     for owner, mine in groupby(spans, key=lambda span: span.owner):
         some, series_id = list(mine), int(sheet.ids[owner])
@@ -306,7 +333,7 @@ def _lay_whole(session: Session, sheet: Sheet, column: str, sent: Floats) -> Lai
     if column == TARGET:
         touched |= set(np.flatnonzero(~sheet.here).tolist())
     spans = [span for owner in sorted(touched) for span in _sent_base(sheet, owner, column, sent)]
-    return replace(laid, pieces=segments.packed(spans))
+    return replace(laid, spans=spans)
 
 
 def _sent_base(sheet: Sheet, owner: int, column: str, sent: Floats) -> Iterator[Span]:

@@ -165,12 +165,15 @@ def _counts(laid: Sequence[Laid]) -> tuple[int, int]:
 
 def outermost(sheet: Sheet, rows: Bools) -> list[int]:
     """The first and last time (µs, or integers) among the rows marked in `rows`; nothing without any."""
-    marked = np.flatnonzero(rows)
-    if not len(marked):
-        return []
-    upload, owners = sheet.upload, sheet.owners[marked]
-    turns = np.flatnonzero(np.diff(owners))
-    firsts, lasts = marked[np.concatenate(([0], turns + 1))], marked[np.append(turns, len(marked) - 1)]
+    upload = sheet.upload
+    if len(rows) and rows.all():
+        firsts, lasts = upload.offsets[:-1], upload.offsets[1:] - 1
+    else:
+        marked = np.flatnonzero(rows)
+        if not len(marked):
+            return []
+        turns = np.flatnonzero(np.diff(sheet.owners[marked]))
+        firsts, lasts = marked[np.concatenate(([0], turns + 1))], marked[np.append(turns, len(marked) - 1)]
     first = upload.calendar.times(upload.steps[firsts], upload.phases[sheet.owners[firsts]])
     last = upload.calendar.times(upload.steps[lasts], upload.phases[sheet.owners[lasts]])
     return [int(first.min()), int(last.max())]
@@ -188,15 +191,17 @@ def moment(time: int | None) -> dt.datetime | None:
 
 def _hash(digest: Any, sheet: Sheet, one: Laid) -> None:
     """Put the changed cells of one column into its hash, by series and step: a cell is what it becomes."""
-    keys, steps = sheet.upload.keys, sheet.upload.steps
-    rows = np.flatnonzero(one.changed)
-    owners = sheet.owners[rows]
-    ends = np.flatnonzero(np.diff(owners)) + 1
-    at = steps[rows].astype("<i8", copy=False)
-    sent = one.sent[rows]
-    what = np.where(np.isnan(sent), np.nan, sent + 0.0).astype("<f8", copy=False)  # one NaN, one zero
-    begins = [0, *ends.tolist()] if len(rows) else []
-    parts = {int(owners[begin]): (begin, end) for begin, end in zip(begins, [*ends.tolist(), len(rows)], strict=False)}
+    keys, at, what, owners = sheet.upload.keys, sheet.upload.steps, one.sent, sheet.owners
+    if not one.changed.all():
+        at, what, owners = at[one.changed], what[one.changed], owners[one.changed]
+    at = at.astype("<i8", copy=False)
+    what = what.astype("<f8", copy=False) + 0.0  # one zero
+    what[np.isnan(what)] = np.nan  # one NaN
+    ends: list[int] = (np.flatnonzero(np.diff(owners)) + 1).tolist()
+    begins = [0, *ends] if len(owners) else []
+    named: list[int] = owners[begins].tolist() if begins else []
+    spans = zip(begins, [*ends, len(owners)], strict=False)
+    parts: dict[int, tuple[int, int]] = dict(zip(named, spans, strict=False))
     for owner in sorted({*parts, *one.dropped}) if one.dropped else parts:
         begin, end = parts.get(owner, (0, 0))
         mine, values = at[begin:end], what[begin:end]

@@ -53,6 +53,9 @@ def test_many_at_once_are_as_one_by_one() -> None:
     assert together == [codecs.encode(part) for part in parts]
     for (codec, payload), part in zip(together, parts, strict=True):
         assert codecs.decode(codec, payload, len(part)).tobytes() == part.tobytes()
+    kinds, payloads = [codec for codec, _ in together], [payload for _, payload in together]
+    read = codecs.decode_all(kinds, payloads, [len(part) for part in parts])
+    assert read.tobytes() == np.concatenate(parts).tobytes()
 
 
 NUMBERS = st.one_of(

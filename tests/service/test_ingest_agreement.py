@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from app.errors import AppError, Invalid, Unavailable
-from app.services.ingest import MEDIA_TYPES, Ask, Known, Upload, parse
+from app.services.ingest import MEDIA_TYPES, Ahead, Ask, Known, Upload, parse
 from app.services.ingest.array import split_array
 from app.services.ingest.reading import parse_here
 
@@ -272,6 +272,46 @@ def test_a_killed_process_is_a_clean_refusal(tmp_path: Path) -> None:
     assert isinstance(caught[0], Unavailable)
     assert "killed by signal 9" in caught[0].detail
     assert [entry.name for entry in tmp_path.iterdir()] == ["body"]
+
+
+def clean() -> bytes:
+    """Over four megabytes of CSV that can be read block by block."""
+    steps = [
+        f"2026-01-{1 + step // 1440:02}T{step // 60 % 24:02}:{step % 60:02}:00,{step % 977}.5" for step in range(36_000)
+    ]
+    rows = [f"{key},{step}" for key in "abcd" for step in steps]
+    return ("key,timestamp,value\n" + "\n".join(rows) + "\n").encode()
+
+
+@pytest.mark.parametrize("make", [clean, lambda: clean() + b"a,2026-01-09,oops\n"], ids=["clean", "wrong"])
+def test_a_body_is_read_while_it_arrives(tmp_path: Path, make: Any) -> None:
+    path, body = tmp_path / "body", make()
+    path.write_bytes(body)
+    whole = answered(lambda: parse_here(path, tmp_path / "..", Ask(CSV), Known()))
+    path.write_bytes(b"")
+    ahead = Ahead.begin(path, len(body), Ask(CSV), Known())
+    assert ahead is not None
+    assert Ahead.begin(path, len(body), Ask(CSV), Known()) is None  # one at a time
+    for start in range(0, len(body), 1 << 20):
+        with path.open("ab") as file:
+            file.write(body[start : start + (1 << 20)])
+    assert answered(ahead.answer) == whole
+    assert ahead.fits(Ask(CSV), Known())
+    assert not ahead.fits(Ask(CSV), Known(frequency="h"))
+    ahead.close()
+    path.write_bytes(b"")
+    again = Ahead.begin(path, len(body), Ask(CSV), Known())  # the rest of it never comes
+    assert again is not None
+    again.close()
+    assert not children()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["body"]
+
+
+def answered(ask: Any) -> Any:
+    try:
+        return facts(ask())
+    except AppError as error:
+        return error.document()
 
 
 def test_the_process_ends_with_the_server(tmp_path: Path) -> None:

@@ -200,7 +200,9 @@ def test_a_dataset_holds_so_many_series_and_no_more(database: Database) -> None:
 # ---------------------------------------------------------------- clients that go away
 
 
-def spoken(app: FastAPI, messages: list[dict[str, Any]], content_type: bytes = b"text/csv") -> None:
+def spoken(
+    app: FastAPI, messages: list[dict[str, Any]], content_type: bytes = b"text/csv", length: int | None = None
+) -> None:
     """One upload as a server would speak it to the application, message by message."""
     scope = {
         "type": "http",
@@ -212,7 +214,10 @@ def spoken(app: FastAPI, messages: list[dict[str, Any]], content_type: bytes = b
         "root_path": "",
         "scheme": "http",
         "query_string": b"",
-        "headers": [(b"host", b"test"), (b"content-type", content_type)],
+        "headers": [
+            *[(b"host", b"test"), (b"content-type", content_type)],
+            *([] if length is None else [(b"content-length", str(length).encode())]),
+        ],
         "client": ("127.0.0.1", 1),
         "server": ("test", 80),
         "state": {},
@@ -228,9 +233,12 @@ def spoken(app: FastAPI, messages: list[dict[str, Any]], content_type: bytes = b
     asyncio.run(app(scope, receive, send))
 
 
-@pytest.mark.parametrize("content_type", [b"text/csv", b"multipart/form-data; boundary=q"])
+@pytest.mark.parametrize(
+    ("content_type", "length"),
+    [(b"text/csv", None), (b"text/csv", 5 << 20), (b"multipart/form-data; boundary=q", None)],
+)
 def test_a_client_that_goes_away_leaves_nothing(
-    app: FastAPI, client: TestClient, settings: Settings, content_type: bytes
+    app: FastAPI, client: TestClient, settings: Settings, content_type: bytes, length: int | None
 ) -> None:
     part = (
         b'--q\r\nContent-Disposition: form-data; name="file"; filename="x.csv"\r\n\r\n' if b"q" in content_type else b""
@@ -238,6 +246,6 @@ def test_a_client_that_goes_away_leaves_nothing(
     body = part + b"key,timestamp,value\n" + b"a,2026-01-01,1\n" * 100_000
     for end in (len(body) // 2, len(body)):
         said = {"type": "http.request", "body": body[:end], "more_body": True}
-        spoken(app, [said, {"type": "http.disconnect"}], content_type)
+        spoken(app, [said, {"type": "http.disconnect"}], content_type, length)
         assert list(settings.spool.iterdir()) == []
         assert client.get("/v1/datasets/d").status_code == 404

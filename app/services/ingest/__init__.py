@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.errors import TooLarge
-from app.services.ingest.apart import OWN_PROCESS_BYTES, parse_apart
+from app.services.ingest.apart import OWN_PROCESS_BYTES, Ahead, parse_apart
 from app.services.ingest.inflate import coding_of, inflate
 from app.services.ingest.reading import check, media_type, parse_here
 from app.services.ingest.upload import (
@@ -24,7 +24,7 @@ from app.services.ingest.upload import (
     Upload,
 )
 
-__all__ = ["ENCODINGS", "MEDIA_TYPES", "Ask", "Audit", "Covariate", "Known", "Upload", "parse"]
+__all__ = ["ENCODINGS", "MEDIA_TYPES", "Ahead", "Ask", "Audit", "Covariate", "Known", "Upload", "parse"]
 
 
 def parse(path: Path, ask: Ask, known: Known) -> Upload:

@@ -1,10 +1,14 @@
-"""A body read in a process of its own: started here, answered through files in a folder."""
+"""A body read in a process of its own, also while it is still arriving: started here, answered through files in a
+folder."""
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 from app.errors import Unavailable
@@ -12,43 +16,94 @@ from app.services.ingest.transfer import pack_question, read_answer
 from app.services.ingest.upload import Ask, Known, Upload
 
 OWN_PROCESS_BYTES = 1 << 20
+# For glibc: the pages of an array that is gone are used for the next one, which else takes each of them anew from the
+# system. All of it goes back when the process ends.
+KEEPS_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 
 
 # Each may need several times its file in memory: more at once than there are processors would only be slower.
 _seats = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
+# One body more may be read while it arrives: a slow sender must not keep another's from being read at all.
+_ahead = threading.BoundedSemaphore(1)
+
+
 def parse_apart(path: Path, folder: Path, ask: Ask, known: Known) -> Upload:
     """`parse_here` in a process of its own, which answers through `folder`. Unavailable when it was killed."""
     with _seats:
-        code = _run(folder, pack_question(path.absolute(), ask, known))
-    upload = read_answer(folder)
-    if upload is None:
-        how = f"killed by signal {-code}" if code < 0 else f"ended with status {code}"
-        raise Unavailable(
-            f"the process that read the file was {how}, perhaps for want of memory; nothing was stored. "
-            "Send the file again, or in smaller parts.",
-            code="reader-ended",
+        reader = _Reader(path, folder, ask, known)
+        try:
+            return reader.answer()
+        finally:
+            reader.close()
+
+
+class Ahead:
+    """A body that is being read while it arrives at `path`, `length` bytes in the end."""
+
+    def __init__(self, path: Path, length: int, ask: Ask, known: Known) -> None:
+        self._ask, self._known = ask, known
+        with contextlib.ExitStack() as begun:
+            begun.callback(_ahead.release)
+            folder = Path(tempfile.mkdtemp(dir=path.parent, prefix="ingest-"))
+            begun.callback(shutil.rmtree, folder, ignore_errors=True)
+            self._reader = _Reader(path, folder, replace(ask, length=length), known)
+            begun.callback(self._reader.close)
+            self._begun = begun.pop_all()
+
+    @classmethod
+    def begin(cls, path: Path, length: int, ask: Ask, known: Known) -> "Ahead | None":
+        """Read it; None where another body is read ahead already."""
+        return cls(path, length, ask, known) if _ahead.acquire(blocking=False) else None
+
+    def fits(self, ask: Ask, known: Known) -> bool:
+        """Whether it is read for this question, and the dataset is still what it was."""
+        return (ask, known) == (self._ask, self._known)
+
+    def answer(self) -> Upload:
+        """The Upload, once all of the body is there. Raises as `parse`."""
+        return self._reader.answer()
+
+    def close(self) -> None:
+        """End it, and drop what it has made."""
+        self._begun.close()
+
+
+class _Reader:
+    """One process asked one question. A Ctrl-C passes it by, so that a server may end what it began."""
+
+    def __init__(self, path: Path, folder: Path, ask: Ask, known: Known) -> None:
+        self._folder = folder
+        # The child needs none of the server's secrets.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GATECAST_")}
+        environment = KEEPS_PAGES | environment
+        command = [sys.executable, "-m", "app.services.ingest.process", str(folder.absolute())]
+        question = pack_question(path.absolute(), ask, known)
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, start_new_session=True
         )
-    return upload
-
-
-def _run(folder: Path, question: bytes) -> int:
-    """Ask one process one question; its exit status. A Ctrl-C passes it by, so that a server may end what it began."""
-    # The child needs none of the server's secrets.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATECAST_")}
-    command = [sys.executable, "-m", "app.services.ingest.process", str(folder.absolute())]
-    child = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, start_new_session=True
-    )
-    assert child.stdin is not None
-    try:
+        assert self._child.stdin is not None
+        self._questions = self._child.stdin
         with contextlib.suppress(BrokenPipeError):
-            child.stdin.write(question + b"\n")
-            child.stdin.flush()
-        return child.wait()
-    finally:
-        child.kill()
-        child.wait()
+            self._questions.write(question + b"\n")
+            self._questions.flush()
+
+    def answer(self) -> Upload:
+        """What it answers. Unavailable when it was killed."""
+        code = self._child.wait()
+        upload = read_answer(self._folder)
+        if upload is None:
+            how = f"killed by signal {-code}" if code < 0 else f"ended with status {code}"
+            raise Unavailable(
+                f"the process that read the file was {how}, perhaps for want of memory; nothing was stored. "
+                "Send the file again, or in smaller parts.",
+                code="reader-ended",
+            )
+        return upload
+
+    def close(self) -> None:
+        self._child.kill()
+        self._child.wait()
         with contextlib.suppress(BrokenPipeError):
-            child.stdin.close()
+            self._questions.close()

@@ -53,6 +53,13 @@ json: Any = _Later("pyarrow.json")
 parquet: Any = _Later("pyarrow.parquet")
 types: Any = _Later("pyarrow.types")
 
+
+def load() -> None:
+    """Load all that a reader of tables takes, where there is time for it."""
+    for module, name in ((csv, "open_csv"), (parquet, "ParquetFile"), (pc, "cast"), (types, "is_text")):
+        getattr(module, name, None)
+
+
 Column = Any  # a pyarrow.ChunkedArray
 
 

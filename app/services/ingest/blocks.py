@@ -20,6 +20,7 @@ from app.services.ingest.columns import SAMPLE, Roles, choose_roles, tidy
 from app.services.ingest.delimited import shape_of
 from app.services.ingest.figures import SPELLINGS, read_numbers
 from app.services.ingest.grid import to_utc, wanted_frequency, with_zone_of
+from app.services.ingest.growing import Growing
 from app.services.ingest.keys import key_problem
 from app.services.ingest.sheet import RECORDS, Case, Sheet, named
 from app.services.ingest.stamps import read_times
@@ -29,6 +30,7 @@ from app.services.ingest.upload import ARROW, CSV, PARQUET, Ask, Known
 HEAD = 1 << 20  # bytes of a CSV file from which its columns are told
 TEXT = 4 << 20  # bytes of it read at a time
 BATCH = 1 << 18  # rows of a binary file read at a time
+MANY = 8  # times as many keys as a block has: looking all of them up at once costs more than one by one
 STREAMED = (CSV, PARQUET, ARROW)
 
 
@@ -53,6 +55,7 @@ class Names:
         self._limit = limit
         self._code_of: dict[str, int] = {}
         self._last: tuple[Any, NDArray[np.int32]] | None = None
+        self._known: Any = ()  # the first of the keys as an Arrow array
 
     def codes(self, column: Column) -> NDArray[np.int32]:
         """(rows,) codes of a column of text, or of whole numbers, whose text is the key."""
@@ -65,16 +68,30 @@ class Names:
         if chunk.null_count or not (is_text(chunk.type) or types.is_integer(chunk.type.value_type)):
             raise Odd
         if self._last is None or not chunk.dictionary.equals(self._last[0]):
-            self._last = chunk.dictionary, np.array([self._code(value) for value in chunk.dictionary.to_pylist()], "i4")
+            self._last = chunk.dictionary, self._codes(chunk.dictionary)
         codes = self._last[1][np.asarray(chunk.indices)]
         self.used[codes] = True
         return codes
 
-    def _code(self, value: object) -> int:
-        key = str(value)
+    def _codes(self, dictionary: Any) -> NDArray[np.int32]:
+        """(values,) codes of a dictionary: each block has one of its own."""
+        texts = dictionary.cast(pa.string())
+        if texts.null_count:
+            raise Odd
+        if not self.keys or MANY * len(texts) < len(self.keys):
+            return np.array([self._code(key) for key in texts.to_pylist()], np.int32)
+        # Where rows are sorted by time, each block has nearly all keys again.
+        if len(self._known) < len(self.keys):
+            self._known = pa.array(self.keys, pa.string())
+        found = pc.index_in(texts, value_set=self._known).fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+        new = np.flatnonzero(found < 0)
+        found[new] = [self._code(key) for key in texts.take(pa.array(new)).to_pylist()]
+        return found
+
+    def _code(self, key: str) -> int:
         code = self._code_of.setdefault(key, len(self.keys))
         if code == len(self.keys):
-            if value is None or key_problem(key):
+            if key_problem(key):
                 raise Odd
             self.keys.append(key)
             if len(self.used) <= code:
@@ -111,8 +128,11 @@ class Source:
 def opened(path: Path, ask: Ask, known: Known) -> Generator[Source]:
     """The file at `path`. Raises Odd, or whatever a broken file makes its reader raise."""
     kind = ask.media_type.partition(";")[0].strip().lower()
-    if kind == CSV:
-        yield _csv(path, ask, known)
+    if kind == CSV and ask.length is not None:
+        with Growing(path, ask.length) as file:
+            yield _csv(path, file, ask, known)
+    elif kind == CSV:
+        yield _csv(path, str(path), ask, known)
     elif kind == PARQUET:
         with parquet.ParquetFile(str(path)) as file:
             schema = file.schema_arrow
@@ -137,7 +157,8 @@ def _roles(sheet: Sheet, ask: Ask, known: Known) -> tuple[Roles, Case]:
     return roles, case
 
 
-def _csv(path: Path, ask: Ask, known: Known) -> Source:
+def _csv(path: Path, source: Any, ask: Ask, known: Known) -> Source:
+    """The file at `path`, whose rows are read from `source`."""
     with path.open("rb") as file:
         head = file.read(HEAD)
     whole = len(head) < HEAD
@@ -164,7 +185,7 @@ def _csv(path: Path, ask: Ask, known: Known) -> Source:
         kinds[place_of[roles.id]] = pa.dictionary(pa.int32(), pa.string())
     typed = csv.ConvertOptions(column_types=kinds, null_values=SPELLINGS, strings_can_be_null=False)
     options = csv.ReadOptions(**lines, block_size=TEXT)
-    reader = csv.open_csv(str(path), read_options=options, parse_options=split, convert_options=typed)
+    reader = csv.open_csv(source, read_options=options, parse_options=split, convert_options=typed)
     names = list(place_of)
     return Source(roles, case, (pa.Table.from_batches([batch]).rename_columns(names) for batch in reader))
 

@@ -66,7 +66,8 @@ def shape_of(path: Path, found: Scan, ask: Ask) -> _Shape:
     if max(line.count(delimiter) for delimiter in DELIMITERS) >= ask.max_columns:
         count = max(line.count(delimiter) for delimiter in DELIMITERS) + 1
         raise TooLarge(f"the header names {count} columns; at most {ask.max_columns} are read")
-    records = {delimiter: _first_record(body, delimiter) for delimiter in DELIMITERS}
+    first = body if '"' in line else line  # a quoted name may go on in the next line
+    records = {delimiter: _first_record(first, delimiter) for delimiter in DELIMITERS}
     delimiter = max(DELIMITERS, key=lambda each: len(records[each][0]))
     names, height = records[delimiter]
     names = [name.strip() for name in names]

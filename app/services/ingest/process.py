@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from app.errors import FULL, AppError, TooLarge, Unavailable, disk_full
+from app.services.ingest.arrow import load
 from app.services.ingest.reading import parse_here
 from app.services.ingest.transfer import unpack_question, write_refusal, write_upload
 
@@ -18,6 +19,8 @@ def main() -> None:
     _be_killed_first()
     folder = Path(sys.argv[1])
     path, ask, known = unpack_question(line)
+    if ask.length is not None:
+        load()  # while the body arrives
     try:
         write_upload(parse_here(path, folder, ask, known), folder)
     except AppError as error:

@@ -1,12 +1,14 @@
 """One media type, one reader: from a body to a sheet, and on to an Upload, in this process."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from app.errors import UnsupportedMedia
 from app.services.ingest.assemble import assemble
 from app.services.ingest.blocks import STREAMED
 from app.services.ingest.columnar import read_arrow, read_parquet
-from app.services.ingest.delimited import read_delimited
+from app.services.ingest.delimited import HEADER_BYTES, read_delimited
+from app.services.ingest.growing import wait_for
 from app.services.ingest.inflate import coding_of, inflate
 from app.services.ingest.records import read_json, read_lines
 from app.services.ingest.sheet import Sheet, refuse
@@ -39,14 +41,22 @@ def parse_here(path: Path, folder: Path, ask: Ask, known: Known, *, streamed_byt
     """The Upload in `path`; `folder` takes files made on the way. Long files over `streamed_bytes` are read block by
     block where they are clean."""
     check(ask)
+    kind = media_type(ask.media_type)
+    size = path.stat().st_size if ask.length is None else ask.length
+    if ask.length is not None:
+        # A table needs its end, and only CSV is read from the beginning on.
+        wait_for(path, min(size, HEADER_BYTES) if kind == CSV else size)
     coding = coding_of(path, ask.encoding)
     if coding is not None:
+        wait_for(path, size)
         path = inflate(path, coding, folder / "inflated", ask.max_inflated_bytes)
-    kind = media_type(ask.media_type)
-    if kind in STREAMED and ask.layout == "long" and path.stat().st_size > streamed_bytes:
+        ask, size = replace(ask, length=None), path.stat().st_size
+    if kind in STREAMED and ask.layout == "long" and size > streamed_bytes:
         upload = read_streamed(path, folder, ask, known)
         if upload is not None:
             return upload
+    if ask.length is not None:
+        wait_for(path, size)
     return assemble(_read(path, folder, ask), ask, known)
 
 

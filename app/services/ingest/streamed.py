@@ -5,11 +5,14 @@ a time, in place. At last all blocks' rows of so many series are fetched, put in
 takes more judgement than that is left to `assemble`, which sees the whole file.
 """
 
-from collections.abc import Iterator
+import errno
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,42 +48,58 @@ def read_streamed(path: Path, folder: Path, ask: Ask, known: Known, *, rows: int
 
 @dataclass
 class _Rows:
-    """The file's rows on disk: `ends` (blocks,) of the blocks, `offsets` (series + 1,) of the series once sorted."""
+    """The file's rows on disk, each column in a file of `files`: `ends` (blocks,) of the blocks; once these are sorted
+    also `offsets` (series + 1,) of the series, `bounds` (batches + 1,) of ranges of series with at most `most` rows, or
+    one series, and `cuts` (blocks, batches + 1), where these begin in each block."""
 
-    folder: Path
-    keys: list[str]
+    files: dict[str, BinaryIO]
     ends: list[int]
-    offsets: Ints
     most: int
+    keys: list[str] = field(default_factory=list[str])
+    offsets: Ints = field(default_factory=lambda: np.zeros(1, np.int64))
+    bounds: list[int] = field(default_factory=list[int])
+    cuts: Ints = field(default_factory=lambda: np.zeros((0, 0), np.int64))
 
-    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+    def read(self, name: str, spans: Sequence[tuple[int, int]]) -> NDArray[Any]:
+        """The rows of the spans, one after the other."""
         kind = np.dtype(TYPES[name])
-        return np.fromfile(self.folder / f"{name}.rows", kind, stop - start, offset=start * kind.itemsize)
+        rows = np.empty(sum(stop - start for start, stop in spans), kind)
+        at = 0
+        for start, stop in spans:
+            part = rows[at : at + stop - start]
+            if os.preadv(self.files[name].fileno(), [part.data], start * kind.itemsize) < part.nbytes:
+                raise OSError(errno.EIO, f"{name}: rows are missing")
+            at += stop - start
+        return rows
+
+    def write(self, name: str, start: int, rows: NDArray[Any]) -> None:
+        """Put the rows in the place of others."""
+        self.files[name].seek(start * rows.itemsize)
+        rows.tofile(self.files[name])
+        self.files[name].flush()
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         yield from zip([0, *self.ends[:-1]], self.ends, strict=True)
 
-    def batches(self) -> Iterator[tuple[int, int]]:
-        """Ranges of series with at most so many rows, or one series."""
-        start, count = 0, len(self.keys)
-        while start < count:
+    def split(self) -> None:
+        """Tell `bounds` and `cuts` of sorted blocks."""
+        self.bounds, count = [0], len(self.keys)
+        while (start := self.bounds[-1]) < count:
             stop = int(np.searchsorted(self.offsets, int(self.offsets[start]) + self.most, side="right")) - 1
-            stop = max(stop, start + 1)
-            yield start, stop
-            start = stop
+            self.bounds.append(max(stop, start + 1))
+        bounds = np.array(self.bounds, TYPES["codes"])
+        cuts = [begin + np.searchsorted(self.read("codes", [(begin, end)]), bounds) for begin, end in self.blocks()]
+        self.cuts = np.array(cuts)
 
-    def fetch(self, start: int, stop: int) -> tuple[Ints, Ints, NDArray[np.float64]]:
-        """Codes from 0, times and values (rows,) of the series from `start` to `stop`, by series and time."""
-        # Mapped anew each time: what was looked at must not stay in memory.
-        codes = np.memmap(self.folder / "codes.rows", TYPES["codes"], "r")
-        found: list[tuple[NDArray[Any], ...]] = []
-        for begin, end in self.blocks():
-            low, high = begin + np.searchsorted(codes[begin:end], (start, stop))
-            if low < high:
-                found.append(tuple(self.read(name, int(low), int(high)) for name in TYPES))
-        owners, times, values = (np.concatenate(some) for some in zip(*found, strict=True))
+    def fetch(self, batch: int) -> tuple[Ints, Ints, NDArray[np.float64]]:
+        """Codes from 0, times and values (rows,) of the series of a batch, by series and time."""
+        start, stop = self.bounds[batch : batch + 2]
+        found: list[tuple[int, int]] = [
+            (low, high) for low, high in self.cuts[:, batch : batch + 2].tolist() if low < high
+        ]
+        owners, times, values = (self.read(name, found) for name in TYPES)
         owners = owners.astype(np.int64) - start
-        if len(found) > 1 and (np.diff(owners) < 0).any():
+        if len(found) > 1 and (owners[1:] < owners[:-1]).any():
             order = _by_code(owners, stop - start)
             owners, times, values = owners[order], times[order], values[order]
         order = ordered(owners, times)
@@ -98,10 +117,14 @@ def _upload(source: Source, folder: Path, ask: Ask, most: int) -> Upload:
     if wanted == "step":
         raise Odd
     names = Names(ask.max_series)
-    rows = _Rows(folder, [], _spill(source, names, folder, most), np.zeros(0, np.int64), most)
-    _sort(rows, names, ask)
-    calendar = _calendar(rows, wanted, case)
-    phases = _place(rows, calendar, case, sampled=wanted is None)
+    with ExitStack() as stack:
+        files: dict[str, BinaryIO] = {
+            name: stack.enter_context((folder / f"{name}.rows").open("w+b")) for name in TYPES
+        }
+        rows = _Rows(files, _spill(source, names, files, most), most)
+        _sort(rows, names, ask)
+        calendar = _calendar(rows, wanted, case)
+        phases = _place(rows, folder, calendar, case, sampled=wanted is None)
     columns: dict[str, object] = {"layout": "long", "id": roles.id, "time": roles.time, "target": roles.target}
     columns |= {"future": [], "past": [], "static": []}
     for name in TYPES:
@@ -110,20 +133,20 @@ def _upload(source: Source, folder: Path, ask: Ask, most: int) -> Upload:
     return Upload(calendar, rows.keys, phases, rows.offsets, steps, values, {}, {}, columns, Audit())
 
 
-def _spill(source: Source, names: Names, folder: Path, most: int) -> list[int]:
+def _spill(source: Source, names: Names, files: Mapping[str, BinaryIO], most: int) -> list[int]:
     """Append every block to the files; where blocks of `most` rows and a little more end."""
     ends: list[int] = []
     count = 0
-    with ExitStack() as stack:
-        files = {name: stack.enter_context((folder / f"{name}.rows").open("wb")) for name in TYPES}
-        for block in source.blocks(names):
-            for name, column in block._asdict().items():
-                column.astype(TYPES[name], copy=False).tofile(files[name])
-            count += len(block.codes)
-            if count - (ends[-1] if ends else 0) >= most:
-                ends.append(count)
+    for block in source.blocks(names):
+        for name, column in block._asdict().items():
+            column.astype(TYPES[name], copy=False).tofile(files[name])
+        count += len(block.codes)
+        if count - (ends[-1] if ends else 0) >= most:
+            ends.append(count)
     if not count:
         raise Odd
+    for file in files.values():
+        file.flush()
     return ends if ends and ends[-1] == count else [*ends, count]
 
 
@@ -139,53 +162,59 @@ def _sort(rows: _Rows, names: Names, ask: Ask) -> None:
     counts = np.zeros(len(places), np.int64)
     rows.keys = [texts[place] for place in places]
     for begin, end in rows.blocks():
-        codes = rank[rows.read("codes", begin, end)]
+        codes = rank[rows.read("codes", [(begin, end)])]
         counts += np.bincount(codes, minlength=len(places))
         made: dict[str, NDArray[Any]] = {"codes": codes}
         if (codes[1:] < codes[:-1]).any():
             order = _by_code(codes, len(places))
-            made = {"codes": codes[order]} | {name: rows.read(name, begin, end)[order] for name in ("times", "values")}
+            made = {"codes": codes[order]}
+            made |= {name: rows.read(name, [(begin, end)])[order] for name in ("times", "values")}
         for name, column in made.items():
-            with (rows.folder / f"{name}.rows").open("r+b") as file:
-                file.seek(begin * column.itemsize)
-                column.tofile(file)
+            rows.write(name, begin, column)
     rows.offsets = np.concatenate(([0], np.cumsum(counts)))
+    rows.split()
 
 
 def _calendar(rows: _Rows, wanted: str | None, case: Case) -> Calendar:
-    """The calendar of the rows; told from the first, the middle and the last series where nobody says it and the rows
-    are many."""
+    """The calendar of the rows; told from a few of the first, the middle and the last series where nobody says it and
+    the rows are many."""
     zone = case.known.time_zone
     if wanted is not None:
         return Calendar.of(wanted, zone)
-    batches = list(rows.batches())
-    chosen = [(0, len(rows.keys))]
-    if rows.offsets[-1] > TOLD * rows.most:
-        chosen = [batches[place] for place in sorted({0, len(batches) // 2, len(batches) - 1})]
-    found = [rows.fetch(start, stop) for start, stop in chosen]
-    codes = [codes + start for (codes, _, _), (start, _) in zip(found, chosen, strict=True)]
-    times = np.concatenate([times for _, times, _ in found])
-    return Calendar(Frequency.infer(times, np.concatenate(codes), zone), zone)
+    batches = range(len(rows.bounds) - 1)
+    few = len(batches) > 1 and rows.offsets[-1] > TOLD * rows.most
+    codes: list[Ints] = []
+    times: list[Ints] = []
+    for batch in sorted({0, len(batches) // 2, len(batches) - 1}) if few else batches:
+        owners, moments, _ = rows.fetch(batch)
+        # As many series as have a quarter of the rows, and the first in any case.
+        last = max(int(owners[len(owners) // 4]), 1)
+        enough = int(np.searchsorted(owners, last)) if few else len(owners)
+        codes.append(owners[:enough] + rows.bounds[batch])
+        times.append(moments[:enough])
+    return Calendar(Frequency.infer(np.concatenate(times), np.concatenate(codes), zone), zone)
 
 
-def _place(rows: _Rows, calendar: Calendar, case: Case, sampled: bool) -> Ints:
+def _place(rows: _Rows, folder: Path, calendar: Calendar, case: Case, sampled: bool) -> Ints:
     """Write the steps and values of all rows, in order, as .npy files; the phases of the series, (series,)."""
     phases = np.zeros(len(rows.keys), np.int64)
     stored = case.known.phases
     total = int(rows.offsets[-1])
     with (
-        _begun(rows.folder / "steps.npy", "<i8", total) as at,
-        _begun(rows.folder / "values.npy", "<f8", total) as what,
+        _begun(folder / "steps.npy", "<i8", total) as at,
+        _begun(folder / "values.npy", "<f8", total) as what,
     ):
-        for start, stop in rows.batches():
-            codes, times, values = rows.fetch(start, stop)
+        for batch, (start, stop) in enumerate(pairwise(rows.bounds)):
+            codes, times, values = rows.fetch(batch)
             steps, own = calendar.locate(times)
             mine = calendar.settle(codes, own, steps)
             if stored:
                 named = zip(rows.keys[start:stop], mine.tolist(), strict=True)
                 mine = np.array([stored.get(key, phase) for key, phase in named], np.int64)
             offsets = rows.offsets[start : stop + 1] - rows.offsets[start]
-            if not calendar.on_grid(steps, own, mine[codes]).all() or _is_odd(steps, codes, offsets, sampled):
+            common = int(mine[0])
+            expected = common if (mine == common).all() else mine[codes]
+            if not calendar.on_grid(steps, own, expected).all() or _is_odd(steps, offsets, sampled):
                 raise Odd
             if (steps[offsets[1:] - 1] - steps[offsets[:-1]] + 1 > allowed_spans(offsets, case.ask)).any():
                 raise Odd
@@ -204,13 +233,13 @@ def _begun(path: Path, kind: str, length: int) -> Any:
     return file
 
 
-def _is_odd(steps: Ints, codes: Ints, offsets: Ints, sampled: bool) -> bool:
+def _is_odd(steps: Ints, offsets: Ints, sampled: bool) -> bool:
     """Whether a series has a step twice; or, where the frequency was told from others, only steps longer than one."""
-    apart = np.diff(steps)
-    within = codes[1:] == codes[:-1]
-    if (apart[within] < 1).any():
+    apart = np.diff(steps, prepend=steps[:1])
+    apart[offsets[:-1]] = 2  # the first row of a series is apart from nothing
+    if (apart < 1).any():
         return True
-    if not sampled or not len(apart):
+    if not sampled:
         return False
-    ones = np.bincount(codes[1:][within & (apart == 1)], minlength=len(offsets) - 1)
-    return bool(((ones == 0) & (np.diff(offsets) > ENOUGH)).any())
+    ones = np.logical_or.reduceat(apart == 1, offsets[:-1])
+    return bool((~ones & (np.diff(offsets) > ENOUGH)).any())

@@ -19,7 +19,7 @@ JSONL = "application/jsonl"
 JSON = "application/json"
 MEDIA_TYPES = (CSV, PARQUET, ARROW, NDJSON, JSONL, JSON)
 ENCODINGS = ("gzip", "zstd")
-ROWS = 1 << 19  # of a part
+ROWS = 1 << 17  # of a part: a column of it stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Known:
 @dataclass(frozen=True)
 class Ask:
     """What the sender said about the file. `encoding` is the content encoding; `dataset` names the one series of a file
-    without id column."""
+    without id column; `length` are the bytes of one that is still arriving, None where all of it is there."""
 
     media_type: str
     encoding: str | None = None
@@ -54,6 +54,7 @@ class Ask:
     max_columns: int = 10_000
     max_series: int = 1_000_000
     max_span: int = 10_000_000
+    length: int | None = None
 
     @property
     def roles(self) -> dict[str, str]:
