@@ -19,17 +19,13 @@ CASES: dict[str, list[np.ndarray]] = {
     "two points": [np.array([1.0, 2.0])],
     "one point beside a long one": [np.array([3.0]), WAVE],
     "all missing beside a long one": [np.full(40, NAN), WAVE, np.zeros(0)],
-    "half missing": [GAPPED],
-    "missing at both ends": [np.concatenate([np.full(20, NAN), WAVE, np.full(5, NAN)])],
-    "negative": [-1000 * WAVE],
-    "around zero": [WAVE - 10],
+    "half missing, and at both ends": [GAPPED, np.concatenate([np.full(20, NAN), WAVE, np.full(5, NAN)])],
+    "negative and around zero": [-1000 * WAVE, WAVE - 10],
     "a huge offset": [1e9 + WAVE, 1e12 + WAVE],
     "tiny": [1e-12 * WAVE, 1e-200 * WAVE],
-    "enormous": [1e250 * WAVE],
+    "all scales at once": [1e-9 * WAVE, WAVE, 1e9 * WAVE, 1e250 * WAVE],
     "shorter than the horizon": [WAVE[:5], WAVE[:9]],
-    "all scales at once": [1e-9 * WAVE, WAVE, 1e9 * WAVE],
-    "one outlier": [np.where(STEPS == 100, 1e6, WAVE)],
-    "a step at the end": [np.where(STEPS < 148, 1.0, 500.0)],
+    "an outlier, and a step at the end": [np.where(STEPS == 100, 1e6, WAVE), np.where(STEPS < 148, 1.0, 500.0)],
     "mostly zeros": [np.where(STEPS % 9 == 0, 4.0, 0.0)],
 }
 Fit = Callable[..., OpenArtifact]
@@ -57,7 +53,7 @@ def test_it_is_trained_on_and_forecast(fit: Fit, case: str) -> None:
         assert (np.abs(quantiles[:, 2] - known.mean()) <= room).all()
 
 
-@pytest.mark.parametrize("value", [0.0, 7.0, 0.1, -1e9])
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e9])
 def test_a_constant_goes_on(fit: Fit, value: float) -> None:
     series = named([np.full(100, value)])
     opened = fit(series)
@@ -84,15 +80,12 @@ def test_five_thousand_short_series(fit: Fit) -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        {"horizon": 1},
-        {"cell": "lstm", "layers": 2},
+        {"horizon": 1, "quantiles": (0.5,)},
+        {"cell": "lstm", "layers": 2, "batch": 1},
         {"cell": "rnn", "segment": 1, "context": 12},
         {"base": "none", "scaling": "last"},
-        {"base": "seasonal", "season": 7},
-        {"quantiles": (0.5,)},
-        {"quantiles": (0.05, 0.95)},
+        {"base": "seasonal", "season": 7, "quantiles": (0.05, 0.95)},
         {"context": 5, "season": 30},
-        {"batch": 1},
     ],
 )
 def test_every_corner_of_the_config(fit: Fit, config: dict) -> None:
@@ -115,6 +108,6 @@ def test_bounds_hold_beyond_the_horizon_and_the_levels(fit: Fit) -> None:
 def test_integer_steps_have_no_season(tmp_path) -> None:
     series = named([WAVE])
     run = Run(tmp_path, device="cpu")
-    opened = open_artifact(train(series, Calendar.of("step"), TrainConfig(steps=10), run).artifact)
+    opened = open_artifact(train(series, Calendar.of("step"), TrainConfig(steps=10, hidden=8), run).artifact)
     assert opened.config.season == 1
     assert np.isfinite(opened.forecast(series, 30, LEVELS).quantiles).all()

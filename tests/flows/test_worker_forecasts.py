@@ -20,10 +20,10 @@ FIRST = int(np.datetime64("2026-01-01", "us").astype(np.int64))
 
 @pytest.fixture
 def many(database: Database) -> str:
-    """The name of a stored dataset: 60 hourly series of 48 points."""
+    """The name of a stored dataset: 40 hourly series of 48 points."""
     points = [
         (f"s{number:02d}", FIRST + hour * 3_600_000_000, float((hour * (number + 3)) % 24))
-        for number in range(60)
+        for number in range(40)
         for hour in range(48)
     ]
     with database.write("default") as session:
@@ -74,7 +74,7 @@ def test_a_killed_and_a_cancelled_job_end_with_the_same_file(
 
     results = [jobs.wait(job, "succeeded", "failed")["result"] for job in (killed, whole, cancelled)]
     assert len({result["digest"] for result in results}) == 1
-    assert [result["rows"] for result in results] == [60 * 2000] * 3
+    assert [result["rows"] for result in results] == [40 * 2000] * 3
     until(lambda: not any(parts(job) for job in (killed, cancelled, whole)))  # they go once the job's end is kept
     with jobs.client.stream("GET", results[0]["href"]) as sent:
         assert next(sent.iter_lines()).startswith("key,timestamp,mean,q0.01,q0.02,")
