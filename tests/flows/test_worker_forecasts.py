@@ -1,5 +1,6 @@
 """A forecast job under real kills: its file is the one of a job that nothing happened to."""
 
+import io
 import os
 import signal
 import time
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 from app.config import Settings
 from app.db.session import Database
@@ -46,7 +48,7 @@ def test_a_killed_and_a_cancelled_job_end_with_the_same_file(
     jobs.wait(trained, "succeeded")
 
     def ask() -> str:
-        body = {"kind": "forecast", "dataset": many, "model": "load", "format": "csv", **ASK}
+        body = {"kind": "forecast", "dataset": many, "model": "load", "format": "parquet", **ASK}
         answer = jobs.client.post("/v1/jobs", json=body)
         assert answer.status_code == 202, answer.text
         return answer.json()["id"]
@@ -76,6 +78,7 @@ def test_a_killed_and_a_cancelled_job_end_with_the_same_file(
     assert len({result["digest"] for result in results}) == 1
     assert [result["rows"] for result in results] == [40 * 2000] * 3
     until(lambda: not any(parts(job) for job in (killed, cancelled, whole)))  # they go once the job's end is kept
-    with jobs.client.stream("GET", results[0]["href"]) as sent:
-        assert next(sent.iter_lines()).startswith("key,timestamp,mean,q0.01,q0.02,")
+    table = parquet.read_table(io.BytesIO(jobs.client.get(results[0]["href"]).content))
+    assert table.column_names[:5] == ["key", "timestamp", "mean", "q0.01", "q0.02"]
+    assert table["key"].unique().to_pylist() == [f"s{number:02d}" for number in range(40)]
     assert worker.stop() == 0
