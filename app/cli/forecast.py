@@ -1,5 +1,5 @@
 """`gatecast forecast`: ask for the next steps of a file's or of stored series; a table and a plot, or the answer as a
-file."""
+file, from a job where it is large."""
 
 import datetime as dt
 import re
@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 import typer
 
-from app.cli import own, upload
+from app.cli import own, results, upload
 from app.cli.client import Failed, ask, checked, connect
 from app.cli.plot import Fan, drawn
 from app.cli.root import CLIENT, DEFAULT_URL, AsJson, Url, err, out, root
@@ -111,6 +111,7 @@ def save(http: httpx.Client, body: dict[str, Any], file: Path | None, media: str
                     target.write(part)
         except OSError as error:
             raise Failed(f"{file} cannot be written: {error.strerror}.") from error
+    err.print(f"Wrote {file} ({file.stat().st_size:,} bytes).", highlight=False)
 
 
 def _media(output: Path | None) -> str:
@@ -164,6 +165,7 @@ def forecast(
         typer.Option("--output", "-o", dir_okay=False, help="Write a file: .csv .parquet .arrow .ndjson .json."),
     ] = None,
     plot: Annotated[bool, typer.Option(help="Draw it under the table.")] = True,
+    job: Annotated[bool, typer.Option("--job", help="In a job, for any number of series; needs --output.")] = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -177,14 +179,13 @@ def forecast(
     wanted = {"model": model, "series": series, "revision": revision}
     body: dict[str, Any] = {name: value for name, value in wanted.items() if value}
     body |= {"horizon": horizon or (FIRST_LOOK if file else 1), "quantiles": sorted(set(quantile or INTERVAL))}
-    media = _media(output)
+    media = results.format_of(output) if job else _media(output)
     source = ctx.get_parameter_source("url")
-    named = file is None or source is None or source.name != "DEFAULT"
+    named = job or file is None or source is None or source.name != "DEFAULT"
     with own.at_hand(url, named) as address, connect(address) as http:
         body["dataset"] = put(http, file, dataset, frequency) if file else dataset
         if output:
-            save(http, body, output, media)
-            err.print(f"Wrote {output} ({output.stat().st_size:,} bytes).", highlight=False)
+            results.forecast_as_job(http, body, output) if job else save(http, body, output, media)
         elif as_csv:
             save(http, body, None, "text/csv")
         elif as_json:

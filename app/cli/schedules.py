@@ -42,10 +42,13 @@ def add_schedule(
     name: Name,
     cron: Annotated[str, typer.Argument(metavar="CRON", help="Five fields, on the dataset's clock: '0 3 * * *'.")],
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="What the job is about; each time as it is then.")],
-    model: Annotated[str, typer.Option(help="The model to train, or the version to forecast or backtest with.")],
-    kind: Annotated[Literal["train", "backtest", "forecast"], typer.Option(help="What to do.")] = "train",
+    model: Annotated[
+        str, typer.Option(help="The model to train or tune, or the version to forecast or backtest with.")
+    ],
+    kind: Annotated[Literal["train", "tune", "backtest", "forecast"], typer.Option(help="What to do.")] = "train",
     preset: Annotated[
-        Literal["fast", "balanced", "thorough"] | None, typer.Option(help="Effort of a training; default fast.")
+        Literal["fast", "balanced", "thorough"] | None,
+        typer.Option(help="Effort of a training or of a trial; default fast."),
     ] = None,
     horizon: Annotated[int | None, typer.Option(help="Steps ahead.", min=1)] = None,
     url: Url = DEFAULT_URL,
@@ -53,7 +56,7 @@ def add_schedule(
 ) -> None:
     """Ask for a job whenever CRON says so."""
     job: dict[str, Any] = {"kind": kind, "model": model}
-    if kind == "train":
+    if kind in ("train", "tune"):
         job |= {"preset": preset} | ({"config": {"horizon": horizon}} if horizon else {})
     else:
         job |= {"horizon": horizon}

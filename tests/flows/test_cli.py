@@ -185,6 +185,16 @@ def test_forecasts_as_table_plot_and_file(gatecast: Gatecast, trained: str, tmp_
     assert table.column("mean").to_pylist() == pytest.approx(answer["forecasts"][0]["mean"])
     assert "expected a name ending in" in gatecast(*ask, "--output", str(tmp_path / "f.xls"), status=2).stderr
 
+    assert "--output FILE.csv" in gatecast(*ask, "--job", status=2).stderr
+    made = gatecast(*ask, "--job", "--output", str(tmp_path / "job.csv"))
+    assert "4 rows of 1 series" in made.stderr
+    assert (tmp_path / "job.csv").read_text().splitlines() == lines
+    ids = [job["id"] for job in said(gatecast("jobs", "list", "--json")) if job["kind"] in ("forecast", "train")]
+    gatecast("jobs", "result", ids[0], str(tmp_path / "again.csv"))
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "job.csv").read_bytes()
+    assert "makes no file" in gatecast("jobs", "result", ids[-1], str(tmp_path / "no.csv"), status=1).stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.csv", "f.parquet", "job.csv"]
+
 
 def test_a_file_is_forecast_without_training(gatecast: Gatecast, tmp_path: Path) -> None:
     rows = [f"2026-{month:02}-{day:02},{100 + 10 * (day % 7)}" for month in (3, 4) for day in range(1, 31)]
@@ -327,6 +337,9 @@ def test_schedules_are_added_paused_run_and_removed(gatecast: Gatecast, trained:
     assert [(one["name"], one["last_job"], one["job"]["kind"]) for one in listed] == [("nightly", job, "train")]
     gatecast("jobs", "cancel", job)
     gatecast("schedules", "remove", "nightly")
+    gatecast("schedules", "add", "search", "0 4 * * 1", demo.DATASET, "--model", "fuel", "--kind", "tune", "--json")
+    assert said(gatecast("schedules", "list", "--json"))[0]["job"]["kind"] == "tune"
+    gatecast("schedules", "remove", "search")
     assert "no schedule" in gatecast("schedules", "run", "nightly", status=1).stderr
 
 
