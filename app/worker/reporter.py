@@ -36,6 +36,7 @@ class Reporter:
         self._next_event = 0.0
         self._stop = threading.Event()
         self._closed = threading.Event()
+        self._news = threading.Event()  # something to write, or nothing more to wait for
         self._thread = threading.Thread(target=self._write_on, name="reporter", daemon=True)
 
     def __enter__(self) -> "Reporter":
@@ -46,6 +47,7 @@ class Reporter:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
     ) -> None:
         self._closed.set()
+        self._news.set()
         self._thread.join()
 
     def on_progress(self, progress: Progress) -> None:
@@ -57,6 +59,7 @@ class Reporter:
         elif self._first is None or progress.step < self._counted.step:
             self._first = progress.step, time.monotonic()
         self._counted = self._latest = progress
+        self._news.set()
 
     def should_stop(self) -> bool:
         """Whether the worker is stopping, or the job is no longer this attempt's."""
@@ -66,8 +69,12 @@ class Reporter:
         self._stop.set()
 
     def _write_on(self) -> None:
-        while not self._closed.wait(PAUSE):
+        while self._news.wait():
+            self._news.clear()  # before the looks: what comes in between is news again
+            if self._closed.is_set():
+                return
             self._write()
+            self._closed.wait(PAUSE)
 
     def _write(self) -> None:
         latest, self._latest = self._latest, None

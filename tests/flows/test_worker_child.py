@@ -118,6 +118,13 @@ def test_a_reporter_writes_the_latest_and_sees_the_fence(database: Database, ord
     assert (row(database).progress or {})["step"] == 8
 
 
+def test_a_reporter_that_is_closed_in_mid_news_ends(database: Database, order: Any) -> None:
+    given = order(SPEC)
+    for step in range(30):
+        with Reporter(database, given["job"], given["attempt"]) as reporter:
+            reporter.on_progress(Progress(step, 30, "learning"))
+
+
 def until(found: Callable[[], Any]) -> None:
     deadline = time.monotonic() + 60
     while not found():
