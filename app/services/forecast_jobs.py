@@ -6,9 +6,9 @@ whole is never computed again, so an attempt goes on where the one before was ki
 """
 
 import shutil
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from app.errors import FULL, Conflict, NotFound, Unavailable, disk_full
 from app.services import attempts, datasets, forecast_answers, forecast_parts, forecasts, jobs
 from app.services.attempts import Attempt
 from app.services.datasets import Span
-from app.services.forecast_inputs import ignored, known_columns
+from app.services.forecast_inputs import Columns, Reading, check_future, known_columns
 from app.services.forecast_parts import Reach
 from app.services.forecasts import PART, Chosen, Read, Shape, Stored
 from app.services.opened import OpenVersions
@@ -46,6 +46,8 @@ class ForecastAsk:
     horizon: int | None
     quantiles: tuple[float, ...]
     format: str
+    samples: int = 0
+    future: Mapping[str, Columns] = field(default_factory=dict[str, Columns])  # of series: what is not uploaded
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,20 @@ class ResultFile:
 
 def plan(session: Session, ask: ForecastAsk, versions: OpenVersions, max_horizon: int) -> dict[str, Any]:
     """The job's spec, version and revision pinned. Raises NotFound for the dataset, the version and series that are not
-    there, Conflict for an empty dataset, Invalid for the revision and a horizon that is too long."""
+    there, Conflict for an empty dataset, Invalid for the revision, a horizon that is too long and what is wrong with
+    future covariates."""
     dataset, revision = forecasts.locate(session, Stored(ask.dataset, revision=ask.revision))
     meant = forecasts.look_up(session, ask.model)
+    opened = forecasts.take(versions, meant).opened
     horizon = ask.horizon or forecasts.take(versions, meant).on(datasets.calendar_of(dataset)).horizon
     forecasts.check(Shape(horizon, ask.quantiles), max_horizon)
     if ask.series is not None:
         _refuse_unknown(session, dataset, revision.number, ask.series)
+    if ask.future and not opened.any_frequency:
+        known = Reading(opened.design.columns).known(known_columns(session, dataset.id))
+        check_future(ask.future, ask.series or _there(session, dataset, revision.number, ask.future), known, horizon)
+    more = {"samples": ask.samples} if ask.samples else {}
+    more |= {"future_covariates": dict(ask.future)} if ask.future else {}
     return {
         "dataset": dataset.name,
         "dataset_id": dataset.id,
@@ -80,6 +89,7 @@ def plan(session: Session, ask: ForecastAsk, versions: OpenVersions, max_horizon
         "horizon": horizon,
         "quantiles": list(ask.quantiles),
         "format": ask.format,
+        **more,
     }
 
 
@@ -155,16 +165,18 @@ def read(settings: Settings, job_id: str, file: ResultFile, span: tuple[int, int
 def _next(attempt: Attempt, chosen: Chosen, at: Reach) -> tuple[Any, Reach] | None:
     """The next part as a table and how far it reaches; None after the last series."""
     spec = attempt.spec
-    shape = Shape(spec["horizon"], tuple(spec["quantiles"]))
-    size = max(1, min(PART, PART_VALUES // (shape.horizon * (1 + len(shape.levels)))))
+    shape = Shape(spec["horizon"], tuple(spec["quantiles"]), spec.get("samples", 0))
+    size = max(1, min(PART, PART_VALUES // (shape.horizon * (1 + len(shape.levels) + shape.samples))))
     with attempt.database.read(attempt.workspace) as session:
         dataset = attempts.pinned_dataset(session, spec)
         found = _read(session, dataset, chosen, (spec["revision"], spec["series"], size), at)
         if found is None:
             return None
         read, last = found
-        if chosen.opened.any_frequency:
-            read = replace(read, notes=ignored(known_columns(session, dataset.id)))
+        future: Mapping[str, Columns] = spec.get("future_covariates") or {}
+        if not chosen.opened.any_frequency:  # else all of it is named as ignored, by each part
+            future = {one.key: future[one.key] for one in read.series if one.key in future}
+        read = forecasts.with_future(session, dataset.id, chosen, read, future, horizon=shape.horizon)
     answer = forecasts.answer(chosen, read, shape)
     told = Reach(at.done + len(read.series), last, forecast_answers.warnings(answer))
     return forecast_answers.table(answer), told
@@ -218,13 +230,19 @@ def _warnings(parts: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def _refuse_unknown(session: Session, dataset: DatasetRow, revision: int, keys: Sequence[str]) -> None:
+    there = _there(session, dataset, revision, keys)
+    if missing := [key for key in keys if key not in there]:
+        raise unknown(dataset, missing, revision)
+
+
+def _there(session: Session, dataset: DatasetRow, revision: int, keys: Iterable[str]) -> set[str]:
+    """Those of the keys that the revision has."""
     asked = [key for key in dict.fromkeys(keys) if "\0" not in key]  # which PostgreSQL does not take in a text
     there: set[str] = set()
     wanted = select(SeriesRow.key).where(SeriesRow.dataset_id == dataset.id, SeriesRow.revision <= revision)
     for place in range(0, len(asked), ASKED):
         there.update(session.scalars(wanted.where(SeriesRow.key.in_(asked[place : place + ASKED]))))
-    if missing := [key for key in keys if key not in there]:
-        raise unknown(dataset, missing, revision)
+    return there
 
 
 def drop_files(settings: Settings, job_id: str) -> None:

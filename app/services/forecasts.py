@@ -158,15 +158,23 @@ def read_stored(
             read = Read(calendar, ends, known_of(ends), (), dataset.name, revision.number)
     if read is None:
         read = read_last(session, dataset, revision.number, ask.keys, chosen)
+    return with_future(session, dataset.id, chosen, read, ask.future, horizon=shape.horizon)
+
+
+def with_future(
+    session: Session, dataset_id: int, chosen: Chosen, read: Read, future: Mapping[str, Columns], *, horizon: int
+) -> Read:
+    """What was read with what is said beside it about the future of these series, key -> column -> values. Raises
+    Invalid with pointers for keys that were not read, and as `check_future`."""
     if chosen.opened.any_frequency:
-        names = {name for columns in ask.future.values() for name in columns}
-        return replace(read, notes=ignored({*names, *known_columns(session, dataset.id)}))
-    if not ask.future:
+        names = {name for columns in future.values() for name in columns}
+        return replace(read, notes=ignored({*names, *known_columns(session, dataset_id)}))
+    if not future:
         return read
     reading = Reading(chosen.opened.design.columns)
-    known = reading.known(known_columns(session, dataset.id))
-    notes = check_future(ask.future, [one.key for one in read.series], known, shape.horizon)
-    series = [reading.extended(one, ask.future[one.key]) if one.key in ask.future else one for one in read.series]
+    known = reading.known(known_columns(session, dataset_id))
+    notes = check_future(future, [one.key for one in read.series], known, horizon)
+    series = [reading.extended(one, future[one.key]) if one.key in future else one for one in read.series]
     return replace(read, series=series, notes=[*notes, *reading.notes()])
 
 

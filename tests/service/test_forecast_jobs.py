@@ -68,12 +68,13 @@ def result(client: TestClient, attempt: Attempt) -> dict[str, Any]:
 def test_the_file_says_what_the_answer_says(
     client: TestClient, begin: Callable[..., Attempt], settings: Settings, kind: str, media: str
 ) -> None:
-    attempt = begin(ASK | {"format": kind, "quantiles": [0.5, 0.025]})
+    more = {"quantiles": [0.5, 0.025], "samples": 2, "future_covariates": {"s0700": {"moon": [1.0] * 9}}}
+    attempt = begin(ASK | more | {"format": kind})
     forecast_jobs.run(attempt)
     said = result(client, attempt)
     sent = client.get(said["href"])
     assert (sent.status_code, sent.headers["content-type"].partition(";")[0]) == (200, media)
-    ask = {"model": "fuel", "dataset": "gasoline", "horizon": 9, "quantiles": [0.5, 0.025]}
+    ask = {"model": "fuel", "dataset": "gasoline", "horizon": 9, **more}
     answer = client.post("/v1/forecasts", json=ask, headers={"Accept": media})
     if kind == "csv":
         assert sent.text == answer.text
@@ -81,13 +82,15 @@ def test_the_file_says_what_the_answer_says(
         file, direct = pq.read_table(io.BytesIO(sent.content)), pq.read_table(io.BytesIO(answer.content))
         assert file.schema == direct.schema
         assert file.equals(direct)
-        assert file.column_names == ["key", "timestamp", "mean", "q0.025", "q0.5"]
+        assert file.column_names == ["key", "timestamp", "mean", "q0.025", "q0.5", "sample1", "sample2"]
     assert (said["series"], said["rows"], said["size_bytes"]) == (1100, 1100 * 9, len(sent.content))
     assert said["digest"] == "sha256:" + hashlib.sha256(sent.content).hexdigest()
     assert "empty" in next(one for one in said["warnings"] if one["code"] == "no_history")["series"]
+    assert "'moon'" in next(one for one in said["warnings"] if one["code"] == "unknown_covariates")["message"]
     assert not (settings.checkpoints / attempt.job).exists()
     job = client.get(f"/v1/jobs/{attempt.job}").json()
-    assert (job["spec"]["version"], job["spec"]["revision"]) == (1, 1)
+    assert (job["spec"]["version"], job["spec"]["revision"], job["spec"]["samples"]) == (1, 1, 2)
+    assert "future_covariates" not in job["spec"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -206,7 +209,10 @@ def test_no_file_before_the_end_and_none_of_other_kinds(
         ({"quantiles": [0.5, 0.5]}, 422, "once"),
         ({"quantiles": [1.0]}, 422, "quantiles"),
         ({"format": "xlsx"}, 422, "format"),
-        ({"samples": 5}, 422, "samples"),
+        ({"samples": 1001}, 422, "samples"),
+        ({"future_covariates": {"gone": {"price": [1.0] * 9}}}, 422, "/future_covariates/gone"),
+        ({"future_covariates": {"s0000": {"price": [1.0] * 8}}}, 422, "at least 9"),
+        ({"future_covariates": {"s0000": {"price": [1.0] * 100_001}}}, 422, "at most 100,000 values"),
     ],
 )
 def test_what_cannot_be_forecast_is_refused(

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from app.api.schemas.common import DatasetName, In, ModelName, ModelReference, Out
-from app.api.schemas.forecasts import BASE, Key, Level, distinct
+from app.api.schemas.forecasts import BASE, Columns, Key, Level, distinct
 from app.db.tables import JobRow
 from app.services.backtests import BacktestAsk
 from app.services.firing import Ask
@@ -47,6 +47,9 @@ PROMOTE: Any = Field(
     "why it stayed where they do not decide. A model's first version does, unless `never`.",
 )
 REVISION = Field(None, ge=1, le=2**31 - 1, description="Revision of the dataset; left out: its newest one.")
+
+FUTURE_VALUES = 100_000  # they are kept in the job's row
+NOT_SHOWN = ("dataset_id", "future_covariates")  # of a spec: ours, and too long
 
 FIELDS = {field.name for field in fields(TrainConfig)}
 
@@ -195,6 +198,7 @@ class ForecastWork(In):
         [0.1, 0.5, 0.9], max_length=999, description="Any levels between 0 and 1; none: the mean alone."
     )
     format: Literal["parquet", "csv"] = Field("parquet", description="Of the file.")
+    samples: int = Field(0, ge=0, le=1000, description="Sample paths for each series, a column each: sample1, …")
 
     @field_validator("series")
     @classmethod
@@ -228,6 +232,19 @@ class ForecastJobIn(ForecastWork):
     __doc__ = ForecastWork.__doc__
     dataset: DatasetName
     priority: Priority = PRIORITY
+    future_covariates: dict[Key, Columns] = Field(
+        {},
+        description="Key -> column -> at least `horizon` values that are not uploaded; at most "
+        f"{FUTURE_VALUES:,} values in all. Upload more of them: rows without a target after a series' last value.",
+    )
+
+    @field_validator("future_covariates")
+    @classmethod
+    def _not_too_many(cls, value: dict[str, Columns]) -> dict[str, Columns]:
+        count = sum(len(values) for columns in value.values() for values in columns.values())
+        if count > FUTURE_VALUES:
+            raise ValueError(f"expected at most {FUTURE_VALUES:,} values, got {count:,}: upload them instead")
+        return value
 
 
 Work = TrainWork | TuneWork | BacktestWork | ForecastWork
@@ -250,7 +267,9 @@ def ask_of(work: Work, dataset: str) -> Ask:
         given = work.model_dump(exclude={"kind", "baselines", "dataset", "priority"})
         return BacktestAsk(dataset=dataset, **given, baselines=tuple(work.baselines))
     keys, levels = None if work.series is None else tuple(work.series), tuple(work.quantiles)
-    return ForecastAsk(dataset, work.model, work.revision, keys, work.horizon, levels, work.format)
+    future = work.future_covariates if isinstance(work, ForecastJobIn) else {}
+    asked = (work.model, work.revision, keys, work.horizon, levels, work.format, work.samples)
+    return ForecastAsk(dataset, *asked, future)
 
 
 def _space(work: TuneWork) -> dict[str, Any] | None:
@@ -285,7 +304,9 @@ class JobOut(Out):
     position: int | None = Field(
         description="While it is pending: its place among all jobs that wait, 1 is next. Others may still pass it."
     )
-    spec: dict[str, Any] = Field(description="What was asked, revision and version pinned.")
+    spec: dict[str, Any] = Field(
+        description="What was asked, revision and version pinned; without `future_covariates`."
+    )
     progress: ProgressOut
     metrics: dict[str, float | None] = Field(description="The latest figures.")
     created_at: dt.datetime
@@ -310,7 +331,7 @@ class JobOut(Out):
             state=row.state,  # pyright: ignore[reportArgumentType]
             priority=class_of(row.priority),
             position=None if standing is None else standing.place,
-            spec={name: value for name, value in row.spec.items() if name != "dataset_id"},
+            spec={name: value for name, value in row.spec.items() if name not in NOT_SHOWN},
             progress=progress,
             metrics=row.metrics or {},
             created_at=row.created_at,
