@@ -87,24 +87,29 @@ class OpenArtifact:
         and quantiles give the same paths. Raises ValueError on a horizon below 1 or a level outside 0 to 1."""
         asked = _checked(horizon, levels, samples)
         values, present = latest(series, self.context)
-        least = self.least(values)
         trained, lost = self._answered(series, values, present, horizon)
         drawn = self._draw(series, trained, samples, seed) if samples else None
+        mean = self._bounded(trained @ mean_weights(self.levels))
+        quantiles = self.at_levels(trained, asked)
+        if (least := self.least(values)) is not None:
+            mean, quantiles = np.maximum(mean, least[:, None]), np.maximum(quantiles, least[:, None, None])
+            drawn = None if drawn is None else np.maximum(drawn, least[:, None, None])
         return Forecast(
             keys=keys_of(series),
             origins=origins_of(series),
             levels=asked,
-            mean=np.maximum(self._bounded(trained @ mean_weights(self.levels)), least[:, None]),
-            quantiles=np.maximum(self.at_levels(trained, asked), least[:, None, None]),
-            samples=None if drawn is None else np.maximum(drawn, least[:, None, None]),
-            notes=(*self._notes(series, present, horizon, asked), *lost),
+            mean=mean,
+            quantiles=quantiles,
+            samples=drawn,
+            notes=(*self._notes(present, horizon, asked), *lost),
         )
 
-    def least(self, values: Array) -> Array:
+    def least(self, values: Array) -> Array | None:
         """What no forecast of windows with these known `values` (window, context; 0 where missing) may be below,
-        (window,): 0 of the base and of a version that is the base alone, where they are not."""
-        bounded = values.min(axis=1, initial=0.0) >= 0 if self.learned == 0 else np.zeros(len(values), np.bool_)
-        return np.where(bounded, 0.0, -np.inf)
+        (window,): 0 of the base and of a version that is the base alone, where they are not. None of other versions."""
+        if self.learned != 0:
+            return None
+        return np.where(values.min(axis=1, initial=0.0) >= 0, 0.0, -np.inf)
 
     def reach(self, horizon: int) -> int:
         """The steps ahead whose features `quantiles` wants for a `horizon`: whole trained ones."""
@@ -152,8 +157,8 @@ class OpenArtifact:
         distance of each quantile from the median there is the root of the sum of squares of the graph's own and the
         one at the end of the part before: the errors of the parts are taken as independent."""
         known: Bools = np.any(present, axis=1)  # before anything is fed back
-        least = self.least(values)[:, None, None]
-        if beside is None:
+        least = self.least(values)
+        if beside is None and self.design:
             count, steps = len(values), self.context + self.reach(horizon)
             features = np.full((count, steps, len(self.design.steps)), np.nan, np.float32)
             beside = features, np.full((count, len(self.design.static)), np.nan, np.float32)
@@ -169,11 +174,14 @@ class OpenArtifact:
             before = parts[-1][:, -1:, :] - middle[:, -1:, None]
             own = fresh - centre
             wider = np.sign(own + before) * np.hypot(own, before)
-            parts.append(np.maximum(self._bounded(np.maximum.accumulate(centre + wider, axis=2)), least))
+            fresh = self._bounded(np.maximum.accumulate(centre + wider, axis=2))
+            parts.append(fresh if least is None else np.maximum(fresh, least[:, None, None]))
         found = np.concatenate(parts, axis=1)[:, :horizon] if len(parts) > 1 else parts[0][:, :horizon]
         return found if known.all() else np.where(known[:, None, None], found, np.nan)
 
-    def _forward(self, values: Array, present: Bools, beside: tuple[Floats, Floats], ahead: int, wanted: int) -> Array:
+    def _forward(
+        self, values: Array, present: Bools, beside: tuple[Floats, Floats] | None, ahead: int, wanted: int
+    ) -> Array:
         """The graph's answer for windows that end `ahead` steps after those that `beside` was gathered for: all
         trained steps, of the base the `wanted` ones."""
         steps = self.horizon if self.seasons is None else min(wanted, self.horizon)
@@ -181,12 +189,14 @@ class OpenArtifact:
             "context": np.ascontiguousarray(values),
             "mask": present.astype(np.float32),
         }
-        if self.design.steps:
+        if beside is not None and self.design.steps:
             inputs["features"] = np.ascontiguousarray(beside[0][:, ahead : ahead + self.context + self.horizon])
-        if self.design.static:
+        if beside is not None and self.design.static:
             inputs["static"] = beside[1]
         size = self.together
         tables = Tables() if self.seasons is None else tables_until(*self.seasons, steps)
+        if 0 < len(values) <= size:
+            return self.session.run(None, inputs | tables)[0]
         answers = [
             self.session.run(None, {name: part[at : at + size] for name, part in inputs.items()} | tables)[0]
             for at in range(0, len(values), size)
@@ -217,7 +227,7 @@ class OpenArtifact:
             drawn[place] = evaluate(trained[place], self.levels, scores.T).T
         return self._bounded(drawn)
 
-    def _notes(self, series: Sequence[Series], present: Bools, horizon: int, asked: tuple[float, ...]) -> list[Note]:
+    def _notes(self, present: Bools, horizon: int, asked: tuple[float, ...]) -> list[Note]:
         notes: list[Note] = []
         if horizon > self.horizon:
             text = f"trained for {self.horizon} steps: later ones come from its own medians, with wider intervals"
@@ -225,6 +235,8 @@ class OpenArtifact:
         if asked and (asked[0] < self.levels[0] or asked[-1] > self.levels[-1]):
             text = f"trained levels reach from {self.levels[0]:g} to {self.levels[-1]:g}: those beyond are extrapolated"
             notes.append(Note("level_beyond_trained", text))
+        if present.all():
+            return notes
         some: Bools = np.any(present, axis=1)
         own = self.context if self.learned is None else self.learned
         late = present[:, self.context - own :]

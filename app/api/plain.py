@@ -24,7 +24,8 @@ from app.http.requests import route_path
 from app.http.sessions import WORKSPACE
 from app.services.arrivals import Arrival, Arrivals
 from app.services.forecasts import Arrived, Shape
-from app.services.turns import Question, Reply, Sent, Turns
+from app.services.questions import Question, Reply, Sent
+from app.services.turns import Turns
 
 PATH, ENDINGS = "/v1/forecasts", ("/v1/forecasts", "/next")
 NEXT = re.compile("/v1/models/(" + MODEL.strip("^$") + ")/next")

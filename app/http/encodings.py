@@ -51,10 +51,14 @@ class Encodings:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        if coding := _coding(accepted=headers.get("accept-encoding", "")):
+        accepted, sent = "", "identity"
+        for name, value in reversed(scope["headers"]):  # of one that comes twice, the first counts
+            if name == b"accept-encoding":
+                accepted = value.decode("latin-1")
+            elif name == b"content-encoding":
+                sent = value.decode("latin-1").strip().lower()
+        if accepted and (coding := _coding(accepted)):
             send = Packed(send, coding)
-        sent = headers.get("content-encoding", "identity").strip().lower()
         if sent != "identity" and not UPLOAD.fullmatch(route_path(scope)):
             try:
                 receive = await self._unpacked(scope, receive, sent)

@@ -26,9 +26,8 @@ class BodyLimit:
             return
         upload = UPLOAD.fullmatch(route_path(scope)) is not None
         limit, seen = self.upload if upload else self.other, 0
-        message = _sentence(limit, upload)
         if _announced(scope) > limit:
-            refusal = problem_response(TooLarge(message), scope)
+            refusal = problem_response(TooLarge(_sentence(limit, upload)), scope)
             await refusal(scope, receive, send)
             return
 
@@ -38,7 +37,7 @@ class BodyLimit:
             seen += len(part.get("body", b""))
             if seen > limit:
                 # The framework turns any other exception met while it reads a body into a 400.
-                raise HTTPException(413, message)
+                raise HTTPException(413, _sentence(limit, upload))
             return part
 
         await self.app(scope, counted, send)

@@ -86,10 +86,9 @@ class Contexts:
     def dataset(self, session: Session, name: str, stamp: Stamp) -> Dataset | None:
         """The dataset of this name as it is now; None when there is none or nothing is in it."""
         key = (session.info["workspace"], name)
+        if (same := self.known(*key, stamp)) is not None:
+            return same
         known = self._datasets.get(key)
-        if known is not None and stamp is not None and known.stamp == stamp:
-            self._datasets.move_to_end(key)
-            return known
         found = _look_up(session, name, stamp)
         if known is not None and (found is None or not _continues(known.state, found.state)):
             self._forget(known.state.id)
@@ -101,6 +100,26 @@ class Contexts:
         if len(self._datasets) > KEPT_DATASETS:
             _, left = self._datasets.popitem(last=False)
             self._forget(left.state.id)
+        return found
+
+    def known(self, workspace: str, name: str, stamp: Stamp) -> Dataset | None:
+        """The dataset of this name, where nothing has been committed since it was looked up."""
+        known = self._datasets.get((workspace, name))
+        if known is None or stamp is None or known.stamp != stamp:
+            return None
+        self._datasets.move_to_end((workspace, name))
+        return known
+
+    def held(self, dataset: Dataset, keys: Sequence[str], steps: int) -> list[Tail] | None:
+        """The ends of these series as they are kept, where all of them are, at the dataset's head and so long."""
+        number, head = dataset.state.id, dataset.state.head
+        found: list[Tail] = []
+        for key in keys:
+            tail = self._tails.get((number, key))
+            if tail is None or tail.revision != head or tail.asked < steps:
+                return None
+            self._tails.move_to_end((number, key))
+            found.append(tail)
         return found
 
     def tails(self, session: Session, dataset: Dataset, wanted: Collection[tuple[str, int]]) -> dict[str, Tail]:

@@ -242,12 +242,11 @@ def answer(chosen: Chosen, read: Read, shape: Shape) -> Answer:
     opened = chosen.on(read.calendar)
     forecast = _computed(opened, read.series, shape)
     notes = [*read.notes, *forecast.notes]
-    lost = known_of(read.series) & ~(
-        np.isfinite(forecast.mean).all(axis=1) & np.isfinite(forecast.quantiles).all(axis=(1, 2))
-    )
-    if lost.any():
-        text = "the values are too large to compute with: nulls stand where the result is not finite"
-        notes.append(Note("not_finite", text, tuple(int(place) for place in np.flatnonzero(lost))))
+    if not (np.isfinite(forecast.mean).all() and np.isfinite(forecast.quantiles).all()):
+        finite = np.isfinite(forecast.mean).all(axis=1) & np.isfinite(forecast.quantiles).all(axis=(1, 2))
+        if (lost := np.flatnonzero(known_of(read.series) & ~finite)).size:
+            text = "the values are too large to compute with: nulls stand where the result is not finite"
+            notes.append(Note("not_finite", text, tuple(lost.tolist())))
     if not chosen.opened.any_frequency:
         own, asked = chosen.opened.calendar.frequency.name, read.calendar.frequency.name
         if asked != own:

@@ -86,12 +86,16 @@ class Remembered(Generic[Found]):
         stamp = self._database.stamp() if stamp == ASK else stamp
         if stamp is None:
             return look()
-        with self._lock:
-            if stamp == self._stamp and (found := self._found.get((workspace, name))) is not None:
-                return found
+        if (found := self.known(workspace, name, stamp)) is not None:
+            return found
         found = look()  # not before the stamp was read: it may be newer than that, never older
         with self._lock:
             if stamp != self._stamp or len(self._found) >= KEPT:
                 self._stamp, self._found = stamp, {}
             self._found[workspace, name] = found
         return found
+
+    def known(self, workspace: str, name: str, stamp: Stamp) -> Found | None:
+        """What was found for the name at this stamp, if it was looked up."""
+        with self._lock:
+            return self._found.get((workspace, name)) if stamp is not None and stamp == self._stamp else None

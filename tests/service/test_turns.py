@@ -19,8 +19,8 @@ from app.services import datasets
 from app.services.arrivals import Arrival, Arrivals, fitting
 from app.services.contexts import COLD, ENTRY, Contexts
 from app.services.forecasts import Arrived, Shape
+from app.services.questions import Question, Reply, calendar_of, located
 from app.services.series import erase
-from app.services.turns import Question, Reply, calendar_of, located
 
 URL = "/v1/forecasts"
 LONG_WAY = {"accept": "application/json, */*"}  # nothing is plain about that
