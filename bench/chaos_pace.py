@@ -2,6 +2,9 @@
 
 import statistics
 import time
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
 
 import httpx
 from chaos_stage import Stage, cpu_seconds, family, insist, show, training, until, upload
@@ -56,19 +59,14 @@ def first_step(stage: Stage) -> None:
     upload(client, "hourly")
     worker = stage.start("worker")
     taken: list[float] = []
-    stages: list[list[str]] = []
+    spare: list[int] = []
     for number in range(STARTS + 1):
-        ready(client, worker.pid)
+        spare = ready(client, worker.pid, spare)
         began = time.time()
         job = insist(client, training("hourly", 100_000), f"first-{number}")
         until(lambda job=job: (show(client, job)["progress"] or {}).get("step"), "a first step", 60)
         taken.append(time.time() - began)
-        text = client.get(f"/v1/jobs/{job}").json()
-        stages.append([str(text["started_at"])])
         client.post(f"/v1/jobs/{job}/cancel").raise_for_status()
-        until(lambda: client.get("/v1/system").json()["queue"]["running"] == 0, "the slot")
-        until(lambda: len(family(worker)) == 2, "the cancelled child to go and a spare to come", 60)
-        time.sleep(4)  # the spare loads torch
     middle = statistics.median(taken[1:])
     stage.row(
         "submit to first training step, idle worker",
@@ -78,19 +76,28 @@ def first_step(stage: Stage) -> None:
     )
 
 
-def ready(client: httpx.Client, pid: int) -> None:
-    """Once a worker is there and its children have stopped using the processor: torch is loaded."""
+def ready(client: httpx.Client, pid: int, but: Collection[int] = ()) -> list[int]:
+    """Wait until a worker is there with one child, none of `but`, that has loaded torch and stopped using the
+    processor: its spare. Gives that child."""
     until(lambda: client.get("/v1/system").json()["workers"], "the worker")
-    children = [int(name) for name in _children(pid)]
     before = -1.0
-    while (used := cpu_seconds(children)) - before > 0.02:
+    while True:
+        spare = children(pid)
+        used = cpu_seconds(spare)
+        if len(spare) == 1 and spare[0] not in but and has_torch(spare[0]) and used - before <= 0.01:
+            return spare
         before = used
         time.sleep(1.0)
 
 
-def _children(pid: int) -> list[str]:
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
-        return file.read().split()
+def has_torch(pid: int) -> bool:
+    with suppress(OSError):
+        return "libtorch_cpu" in Path(f"/proc/{pid}/maps").read_text()
+    return False
+
+
+def children(pid: int) -> list[int]:
+    return [int(name) for name in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def idle(stage: Stage) -> None:
