@@ -35,6 +35,7 @@ from app.db.session import EVERY_WORKSPACE, REQUEST_WAITS_S, Database
 from app.http.chores import attempt
 from app.http.docs import install_docs
 from app.http.encodings import Encodings
+from app.http.heads import Heads
 from app.http.idempotency import tidy
 from app.http.keys import Keys
 from app.http.limits import BodyLimit
@@ -106,6 +107,7 @@ def create_app(settings: Settings) -> FastAPI:
             expose_headers=EXPOSED,
             max_age=600,
         )
+    app.add_middleware(Heads)
     app.add_middleware(Requests, root_path=settings.root_path)
     return app
 

@@ -29,13 +29,13 @@ def list_backtests(
     """All backtests with their scores, newest first. Start one with `POST /v1/jobs`, kind `backtest`."""
     before = None
     if page_token is not None:
-        match decode_token(page_token):
+        match decode_token(request, page_token):
             case [str(value)] if len(value) <= 64:
                 before = value
             case _:
                 raise bad_token()
     rows = backtests.list_page(session, before, page_size + 1)
-    token = encode_token([rows[page_size - 1].id]) if len(rows) > page_size else None
+    token = encode_token(request, [rows[page_size - 1].id]) if len(rows) > page_size else None
     response.headers.update(next_link(request, token))
     found = [BacktestBriefOut(**BacktestBriefOut.brief(row)) for row in rows[:page_size]]
     return BacktestsOut(backtests=found, next_page_token=token)
@@ -67,13 +67,13 @@ def list_backtest_series(
     """The scores of each series by itself, in key order."""
     first = 0
     if page_token is not None:
-        match decode_token(page_token):
+        match decode_token(request, page_token):
             case [int(value)] if 0 < value < 2**31:
                 first = value
             case _:
                 raise bad_token()
     found = backtests.get(session, backtest, by_series=True).by_series
     after = first + page_size
-    token = encode_token([after]) if len(found) > after else None
+    token = encode_token(request, [after]) if len(found) > after else None
     response.headers.update(next_link(request, token))
     return SeriesScoresPageOut(series=found[first:after], next_page_token=token)

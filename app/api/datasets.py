@@ -120,17 +120,17 @@ def list_datasets(
     page_token: PageToken = None,
 ) -> DatasetsOut:
     """All datasets, by name, each as its newest revision has it."""
-    rows, last = datasets.list_page(session, text_after(page_token), page_size)
-    token = None if last is None else encode_token([last])
+    rows, last = datasets.list_page(session, text_after(request, page_token), page_size)
+    token = None if last is None else encode_token(request, [last])
     response.headers.update(next_link(request, token))
     return DatasetsOut(datasets=[dataset_out(facts) for facts in datasets.facts(session, rows)], next_page_token=token)
 
 
-def text_after(token: str | None) -> str | None:
+def text_after(request: Request, token: str | None) -> str | None:
     """The text a page goes on from. Raises Invalid when the token is not one of a page ordered by a text."""
     if token is None:
         return None
-    match decode_token(token):
+    match decode_token(request, token):
         case [str(text)] if "\0" not in text:
             return text
         case _:

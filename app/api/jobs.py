@@ -121,8 +121,8 @@ def list_jobs(
 ) -> JobsOut:
     """All jobs, newest first. The trials of a tune are left out unless `kind=trial` asks for them; they are listed at
     `/v1/jobs/{id}/trials`."""
-    rows, before = jobs.list_page(session, state, kind, _before(page_token), page_size)
-    token = encode_token([before]) if before else None
+    rows, before = jobs.list_page(session, state, kind, _before(request, page_token), page_size)
+    token = encode_token(request, [before]) if before else None
     response.headers.update(next_link(request, token))
     standings = queueing.standings(session, rows)
     return JobsOut(jobs=[JobOut.of(row, standings.get(row.id)) for row in rows], next_page_token=token)
@@ -255,10 +255,10 @@ def list_trials(
     if negotiate(request, (JSON, CSV)) == CSV:
         found = trials.of_tune(session, job, -1, None)
         return table_response(trial_tables.table(found), CSV, headers)
-    found = trials.of_tune(session, job, _number(page_token), page_size + 1)
+    found = trials.of_tune(session, job, _number(request, page_token), page_size + 1)
     best = trials.best(trials.of(session, job))
     page = [TrialOut.of(one, best is not None and one.job.id == best.job.id) for one in found[:page_size]]
-    token = encode_token([page[-1].number]) if len(found) > page_size else None
+    token = encode_token(request, [page[-1].number]) if len(found) > page_size else None
     body = TrialsOut(trials=page, next_page_token=token).model_dump_json()
     return Response(body, media_type=JSON, headers=headers | next_link(request, token))
 
@@ -350,20 +350,20 @@ def _place(db: Database, space: str, job: str) -> dict[str, Any] | None:
     return None
 
 
-def _number(token: str | None) -> int:
+def _number(request: Request, token: str | None) -> int:
     if token is None:
         return -1
-    match decode_token(token):
+    match decode_token(request, token):
         case [int(value)] if 0 <= value < LAST_SEQ:
             return value
         case _:
             raise bad_token()
 
 
-def _before(token: str | None) -> str | None:
+def _before(request: Request, token: str | None) -> str | None:
     if token is None:
         return None
-    match decode_token(token):
+    match decode_token(request, token):
         case [str(value)] if len(value) <= 64:
             return value
         case _:

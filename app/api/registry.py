@@ -55,7 +55,7 @@ class _Page:
         """The sort value of the last row of the page before. Raises Invalid when the token is not this route's."""
         if self.token is None:
             return None
-        match decode_token(self.token):
+        match decode_token(self.request, self.token):
             case [value] if type(value) is kind and not (isinstance(value, int) and abs(value) > 2**31):
                 return value
             case _:
@@ -63,7 +63,7 @@ class _Page:
 
     def cut(self, rows: Sequence[Row], key: Callable[[Row], Any]) -> tuple[Sequence[Row], str | None]:
         """The page's rows out of one more than it may have, and the next page's token, also set as a `Link`."""
-        token = encode_token([key(rows[self.size - 1])]) if len(rows) > self.size else None
+        token = encode_token(self.request, [key(rows[self.size - 1])]) if len(rows) > self.size else None
         self.response.headers.update(next_link(self.request, token))
         return rows[: self.size], token
 

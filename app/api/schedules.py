@@ -80,13 +80,13 @@ def list_schedules(
     """All schedules by name, with when each fires next and what came of the last time."""
     after = None
     if page_token is not None:
-        match decode_token(page_token):
+        match decode_token(request, page_token):
             case [str(value)] if len(value) <= 63:
                 after = value
             case _:
                 raise bad_token()
     rows, last = schedules.list_page(session, after, page_size)
-    token = encode_token([last]) if last else None
+    token = encode_token(request, [last]) if last else None
     response.headers.update(next_link(request, token))
     return SchedulesOut(schedules=[ScheduleOut.of(*row) for row in rows], next_page_token=token)
 

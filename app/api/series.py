@@ -39,9 +39,9 @@ def list_series(
 ) -> SeriesPageOut:
     """Series of the newest revision by key, each with its first and last value's time, values and gaps."""
     row = datasets.get(session, dataset)
-    found, last = series.list_page(session, row, text_after(page_token), page_size, search)
+    found, last = series.list_page(session, row, text_after(request, page_token), page_size, search)
     calendar = Calendar.of(row.frequency or "D", row.time_zone)
-    token = None if last is None else encode_token([last])
+    token = None if last is None else encode_token(request, [last])
     response.headers.update(next_link(request, token))
     page = [
         SeriesOut(

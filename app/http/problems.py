@@ -1,6 +1,7 @@
 """Every refusal leaves as a problem document (RFC 9457), FastAPI's own 404, 405 and 422 too."""
 
 import logging
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,6 +22,7 @@ log = logging.getLogger("gatecast.http")
 
 MEDIA_TYPE = "application/problem+json"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+ENDLESS = re.compile(".*/v1/jobs/[^/]+/events")  # below whatever root: answers as long as its job runs
 
 
 def refusals() -> Iterable[type[AppError]]:
@@ -74,6 +76,11 @@ def refusal_of(error: HTTPException, request: Request) -> AppError:
     return AppError(str(error.detail), headers=headers)
 
 
+def answers_head(path: str) -> bool:
+    """Whether a path that offers GET answers HEAD."""
+    return ENDLESS.fullmatch(path) is None
+
+
 def _allowed(request: Request) -> list[str]:
     """The methods offered at the request's path, over all routes: the framework itself names only the first route's."""
 
@@ -81,7 +88,8 @@ def _allowed(request: Request) -> list[str]:
         scope = {**request.scope, "method": method}
         return any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes)
 
-    return [method for method in METHODS if offered(method)]
+    found = [method for method in METHODS if offered(method)]
+    return ["GET", "HEAD", *found[1:]] if "GET" in found and answers_head(request.scope["path"]) else found
 
 
 def install_problems(app: FastAPI) -> None:

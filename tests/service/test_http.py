@@ -176,15 +176,23 @@ def test_the_spool_loses_only_what_is_old(settings: Settings) -> None:
 
 @pytest.mark.parametrize("values", [[1], ["x/y ä", 2.5, None], []])
 def test_a_page_token_gives_back_what_was_put_in(values: list[object]) -> None:
-    token = encode_token(values)
+    token = encode_token(_of("/v1/jobs", "kind=tune&page_size=2"), values)
     assert re.fullmatch("[A-Za-z0-9_-]+", token)
-    assert decode_token(token) == values
+    assert decode_token(_of("/v1/jobs", "page_token=x&kind=tune"), token) == values
+    for other in (_of("/v1/jobs"), _of("/v1/jobs", "kind=train"), _of("/v1/models", "kind=tune")):
+        with pytest.raises(Invalid, match="another list"):
+            decode_token(other, token)
+
+
+def _of(path: str, query: str = "") -> Request:
+    """A question about a list."""
+    return Request({"type": "http", "path": path, "query_string": query.encode(), "headers": []})
 
 
 @pytest.mark.parametrize("token", ["", "x", "é", "e30", "!!!!", "bnVsbA", "W10=W10", "\ud800"])
 def test_what_is_no_page_token_is_refused(token: str) -> None:
     with pytest.raises(Invalid, match="page_token"):
-        decode_token(token)
+        decode_token(_of("/v1/jobs"), token)
 
 
 def test_a_database_that_is_away_does_not_end_the_housekeeping(

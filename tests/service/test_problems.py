@@ -77,7 +77,19 @@ def test_unknown_paths_and_methods(client: TestClient) -> None:
     assert "/v1/nothing" in _refused(client, "GET", "/v1/nothing", 404)["detail"]
     problem = _refused(client, "DELETE", "/v1/system", 405)
     assert problem["type"] == "/docs/errors#method-not-allowed"
-    assert client.request("PATCH", "/v1/system").headers["allow"] == "GET"
+    assert client.request("PATCH", "/v1/system").headers["allow"] == "GET, HEAD"
+
+
+def test_head_answers_what_get_would_without_its_body(client: TestClient) -> None:
+    for path in ("/v1/system", "/v1/datasets?page_size=1", "/v1/models/none", "/openapi.json", "/v1/datasets?x=1"):
+        got, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        for name in ("content-type", "content-length", "etag", "vary"):
+            assert head.headers.get(name) == got.headers.get(name), (path, name)
+    packed = client.head("/openapi.json", headers={"accept-encoding": "gzip"})
+    assert (packed.headers["content-encoding"], packed.content) == ("gzip", b"")
+    for path, status in (("/v1/forecasts", 405), ("/v1/jobs/job_x/events", 405), ("/v1/nothing", 404)):
+        assert client.head(path).status_code == status, path
 
 
 @pytest.mark.parametrize(
