@@ -68,7 +68,8 @@ def change_of(session: Session, dataset: DatasetRow, upload: Upload, mode: Mode,
             statics += [(first + series, column, value) for series, column, value in changed]
             if mode == "append":
                 sums.refuse(sheet, laid, columns)
-            packing.add([span._replace(owner=first + span.owner) for one in laid for span in one.spans])
+            spans = [span for one in laid for span in one.spans]
+            packing.add([span._replace(owner=first + span.owner) for span in spans] if first else spans)
             sums.add(sheet, laid)
         sums.settle()
         pieces = packing.pieces()

@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 from app.db.session import Stamp
 from app.db.tables import ColumnRow, DatasetRow, RevisionRow, SegmentRow, SeriesRow
 from app.errors import NotFound
-from app.services.segments import BATCH, TARGET, batched, decode, extents
+from app.services.codecs import decode
+from app.services.segments import BATCH, TARGET, batched, extents
 from app.services.series import read_series, series_rows
 from models import Calendar, Series
 

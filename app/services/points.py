@@ -5,7 +5,7 @@
 # pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from app.services.ingest.arrow import pa
 from app.services.ingest.stamps import parse_time
 from app.services.revisions import find, revision_of
 from app.services.segments import TARGET, Painted
-from app.services.series import Span, columns_at, next_keys, painted_columns, series_rows, spread, unknown
+from app.services.series import FAR, Span, columns_at, next_keys, painted_columns, series_rows, spread, unknown
 from models import Calendar
 
 # Names for key, time and value, all of which an upload recognises: the first three that no covariate has.
@@ -56,7 +56,7 @@ def table_of(session: Session, dataset: DatasetRow, key: str, revision: int | No
     painted = painted_columns(session, [row.id], at.number).get(row.id) if row else None
     if row is None or painted is None:
         raise unknown(dataset, [key], at.number)
-    first, last = _reach(painted.values())
+    first, last = (int(ends[0]) for ends in _reach([[column] for column in painted.values()]))
     times = calendar.times(np.arange(first, last + 1, dtype=np.int64), row.phase)
     begin = 0 if low is None else int(np.searchsorted(times, low))
     stop = len(times) if high is None else int(np.searchsorted(times, high, side="right"))
@@ -128,33 +128,41 @@ def _rows_of(
     covariates = columns_at(session, at)
     statics = statics_at(session, [row.id for row in rows], at.number) if covariates else {}
     names = next(names for names in NAMES if not set(names) & set(covariates))
-    reach = [_reach(painted[row.id].values()) for row in rows]
-    lengths = [last - first + 1 for first, last in reach]
-    steps = _joined([np.arange(first, last + 1, dtype=np.int64) for first, last in reach], np.int64)
-    times = calendar.times(steps, np.repeat(np.array([row.phase for row in rows], np.int64), lengths))
+    nothing = Painted(0, np.empty(0))
+    held = {name: [painted[row.id].get(name, nothing) for row in rows] for name in (TARGET, *covariates)}
+    first, last = _reach(list(held.values()))
+    lengths = last - first + 1
     owners = pa.array(np.repeat(np.arange(len(rows), dtype=np.int32), lengths))
-    spans = list(zip(rows, reach, strict=True))
+    phases = np.array([row.phase for row in rows], np.int64)
     columns: dict[str, Any] = {
         names[0]: pa.DictionaryArray.from_arrays(owners, pa.array([row.key for row in rows], pa.string())),
-        names[1]: _instants(times, calendar),
-        names[2]: pa.array(
-            _joined([spread(painted[row.id][TARGET], first, last + 1) for row, (first, last) in spans]),
-            from_pandas=True,
-        ),
+        names[1]: _instants(_times(calendar, first, last, phases), calendar),
+        names[2]: pa.array(_spread(held[TARGET], first, last), from_pandas=True),
     }
-    nothing = Painted(0, np.empty(0))
     for name, column in covariates.items():
         if column.role == STATIC:
             stored = np.repeat([statics.get(row.id, {}).get(name, np.nan) for row in rows], lengths)
         else:
-            mine = ((painted[row.id].get(name, nothing), *ends) for row, ends in spans)
-            stored = _joined([spread(one, first, last + 1) for one, first, last in mine])
+            stored = _spread(held[name], first, last)
         columns[name] = _covariate(stored, column)
     return pa.table(columns)
 
 
-def _joined(parts: list[Any], kind: Any = np.float64) -> Any:
-    return np.concatenate(parts) if parts else np.empty(0, kind)
+def _spread(columns: Sequence[Painted], first: Ints, last: Ints) -> Floats:
+    """What is painted of each series from its first to its last step, end to end."""
+    spans = zip(columns, first.tolist(), (last + 1).tolist(), strict=True)
+    return np.concatenate([np.empty(0), *(spread(column, start, stop) for column, start, stop in spans)])
+
+
+def _times(calendar: Calendar, first: Ints, last: Ints, phases: Ints) -> Ints:
+    """The times of all steps of each series, end to end. Series that go together are as often as not equally long."""
+    spans = np.stack([first, last, phases])
+    if len(first) and (spans == spans[:, :1]).all():
+        return np.tile(calendar.times(np.arange(first[0], last[0] + 1), int(phases[0])), len(first))
+    lengths = last - first + 1
+    before = np.cumsum(lengths) - lengths
+    steps = np.arange(lengths.sum()) + np.repeat(first - before, lengths)
+    return calendar.times(steps, np.repeat(phases, lengths))
 
 
 def _time(name: str, text: str | None, calendar: Calendar) -> int | None:
@@ -174,11 +182,22 @@ def _time(name: str, text: str | None, calendar: Calendar) -> int | None:
     raise Invalid(f"{name}: expected {expected}, got {text[:60]!r}.", errors=[complaint])
 
 
-def _reach(columns: Iterable[Painted]) -> tuple[int, int]:
-    """The first and the last step at which any column holds something; 0 and -1 where none does."""
-    present = [column.start + np.flatnonzero(~np.isnan(column.values)) for column in columns]
-    steps = [(int(some[0]), int(some[-1])) for some in present if len(some)]
-    return min((first for first, _ in steps), default=0), max((last for _, last in steps), default=-1)
+def _reach(columns: Sequence[Sequence[Painted]]) -> tuple[Ints, Ints]:
+    """The first and the last step, (series,) each, at which any of the columns, each (series,), holds something; 0 and
+    -1 where none does."""
+    firsts: list[Ints] = []
+    lasts: list[Ints] = []
+    for column in columns:
+        starts = np.array([one.start for one in column], np.int64)
+        ends = np.cumsum([0, *(len(one.values) for one in column)])
+        present = np.flatnonzero(~np.isnan(np.concatenate([np.empty(0), *(one.values for one in column)])))
+        low, high = np.searchsorted(present, ends[:-1]), np.searchsorted(present, ends[1:])
+        some = low < high
+        present = np.append(present, 0)  # for columns without any, whatever comes of it
+        firsts.append(np.where(some, starts + present[low] - ends[:-1], FAR))
+        lasts.append(np.where(some, starts + present[high - 1] - ends[:-1], -FAR))
+    first, last = np.min(firsts, axis=0), np.max(lasts, axis=0)
+    return np.where(first == FAR, 0, first), np.where(last == -FAR, -1, last)
 
 
 def _instants(times: Ints, calendar: Calendar) -> Any:

@@ -1,7 +1,6 @@
 """Revisions: the one write transaction that turns an upload into the next immutable content of a dataset."""
 
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 from sqlalchemy import insert, select, update
@@ -217,8 +216,7 @@ def counted(session: Session, dataset: DatasetRow, calendar: Calendar, number: i
     ).all()
     phases = {row.id: row.phase for row in rows}
     found = segments.fetch(session, list(phases), number, [TARGET])
-    for series_id, mine in groupby(found, key=lambda segment: segment.series_id):
-        painted = segments.paint(mine)
+    for series_id, _, painted in segments.paint_all(found):
         series += bool(len(painted.values))
         present = np.flatnonzero(~np.isnan(painted.values))
         if len(present):

@@ -8,17 +8,17 @@ are NaN. A series is part of its dataset where its target has a segment of any l
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import CTE, ColumnElement, and_, func, select
+from sqlalchemy import CTE, ColumnElement, and_, func, select, text
 from sqlalchemy.orm import Session
 
 from app.db import bulk
 from app.db.tables import SegmentRow
-from app.services.codecs import Floats, Ints, decode, encode_all
+from app.services.codecs import Floats, Ints, decode_all, encode_all
 
 T = TypeVar("T")
 
@@ -27,6 +27,9 @@ LONGEST = 16_384  # steps in one segment: a read of a series' end decodes only i
 GAP = 256  # steps without a row inside one segment; more and a new one begins, for NaNs too must be decoded
 TARGET = ""  # the target's column name
 BATCH = 1000  # series asked for in one query
+# As the index of bases has it: that `base = 1`, the ORM's way, is the same, SQLite does not see, and reads every row.
+IS_BASE = text("segments.base")
+TOGETHER = 1 << 17  # values decoded together
 STORED = {
     "series_id": "int8",
     "column": "varchar",
@@ -97,19 +100,64 @@ class Extent:
 
 def paint(segments: Iterable[Segment], window: tuple[int, int] | None = None) -> Painted:
     """The segments of one column, oldest first, laid over each other; only the steps [start, stop) of `window`."""
+    kept = _touching(segments, window)
+    return _laid(kept, _decoded(kept), window)
+
+
+def paint_all(segments: Iterable[Segment], window: tuple[int, int] | None = None) -> Iterator[tuple[int, str, Painted]]:
+    """(series, column, painted) of segments as `fetch` gives them. So many are decoded together, which takes a third of
+    the time that it takes one by one."""
+    waiting: list[tuple[int, str, list[Segment]]] = []
+    count = 0
+    for (series_id, column), mine in groupby(segments, key=lambda segment: (segment.series_id, segment.column)):
+        waiting.append((series_id, column, _touching(mine, window)))
+        count += sum(segment.length for segment in waiting[-1][2])
+        if count >= TOGETHER:
+            yield from _painted(waiting, window)
+            waiting, count = [], 0
+    yield from _painted(waiting, window)
+
+
+def _painted(
+    columns: Sequence[tuple[int, str, list[Segment]]], window: tuple[int, int] | None
+) -> Iterator[tuple[int, str, Painted]]:
+    values = _decoded([segment for _, _, mine in columns for segment in mine])
+    at = 0
+    for series_id, column, mine in columns:
+        count = sum(segment.length for segment in mine)
+        # A copy, so that who keeps one series does not keep them all.
+        yield series_id, column, _laid(mine, values[at : at + count].copy(), window)
+        at += count
+
+
+def _touching(segments: Iterable[Segment], window: tuple[int, int] | None) -> list[Segment]:
     kept = [segment for segment in segments if segment.length]
-    if window is not None:
-        kept = [segment for segment in kept if segment.start < window[1] and segment.stop > window[0]]
-    if not kept:
+    if window is None:
+        return kept
+    return [segment for segment in kept if segment.start < window[1] and segment.stop > window[0]]
+
+
+def _decoded(segments: Sequence[Segment]) -> Floats:
+    """The values of all of them, end to end."""
+    return decode_all(
+        [segment.codec for segment in segments],
+        [segment.payload for segment in segments],
+        [segment.length for segment in segments],
+    )
+
+
+def _laid(segments: Sequence[Segment], values: Floats, window: tuple[int, int] | None) -> Painted:
+    """Segments of one column, whose values are `values` end to end, laid over each other."""
+    if not segments:
         return Painted(window[0] if window else 0, np.empty(0))
-    start, stop = min(s.start for s in kept), max(s.stop for s in kept)
-    if len(kept) == 1:
-        values = decode(kept[0].codec, kept[0].payload, kept[0].length)
-    else:
-        values = np.full(stop - start, np.nan)
-        for segment in kept:
+    start, stop = min(s.start for s in segments), max(s.stop for s in segments)
+    if len(segments) > 1:
+        canvas, at = np.full(stop - start, np.nan), 0
+        for segment in segments:
             place = segment.start - start
-            values[place : place + segment.length] = decode(segment.codec, segment.payload, segment.length)
+            canvas[place : place + segment.length] = values[at : at + segment.length]
+            at += segment.length
+        values = canvas
     if window is None:
         return Painted(start, values)
     low = max(window[0], start)
@@ -202,7 +250,7 @@ def fetch(
 ) -> Iterator[Segment]:
     """What the series are painted from at `revision`, by series, column and age; only segments that touch `window`."""
     for ids in batched(series_ids, BATCH):
-        base = _bases(ids, revision, columns)
+        base = _bases(session, ids, revision, columns)
         wanted = (
             select(
                 SegmentRow.series_id,
@@ -231,8 +279,8 @@ def extents(
     """What is stored of each (series, column) at `revision`; one that has no base is not there. Reads no payload."""
     found: dict[tuple[int, str], Extent] = {}
     filled = SegmentRow.length > 0
-    for ids in batched(series_ids, BATCH):
-        base = _bases(ids, revision, columns)
+    for ids in batched(series_ids, 10 * BATCH):
+        base = _bases(session, ids, revision, columns)
         rows = session.execute(
             select(
                 SegmentRow.series_id,
@@ -250,10 +298,10 @@ def extents(
     return found
 
 
-def _bases(series_ids: Sequence[int], revision: int, columns: Sequence[str] | None) -> CTE:
+def _bases(session: Session, series_ids: Sequence[int], revision: int, columns: Sequence[str] | None) -> CTE:
     """The revision of the newest base of each (series, column) at `revision`."""
     newest = select(SegmentRow.series_id, SegmentRow.column, func.max(SegmentRow.revision).label("revision")).where(
-        SegmentRow.base, SegmentRow.revision <= revision, SegmentRow.series_id.in_(series_ids)
+        IS_BASE, SegmentRow.revision <= revision, bulk.among(session, SegmentRow.series_id, series_ids)
     )
     if columns is not None:
         newest = newest.where(SegmentRow.column.in_(columns))

@@ -13,7 +13,7 @@ from app.db.tables import ColumnRow, DatasetRow, RevisionRow, SegmentRow, Series
 from app.errors import MAX_LISTED, Complaint, NotFound
 from app.services import segments
 from app.services.changes import STATIC, live, statics_at
-from app.services.codecs import Floats
+from app.services.codecs import Floats, decode
 from app.services.revisions import counted, locked, revision_of
 from app.services.segments import TARGET, Painted
 from app.services.sums import moment
@@ -128,8 +128,7 @@ def painted_columns(
         window = (min((extent.stop for extent in here.values()), default=0) - last, FAR)
     found: dict[int, dict[str, Painted]] = {}
     pieces = segments.fetch(session, series_ids, revision, columns, window)
-    for (series_id, column), mine in groupby(pieces, key=lambda segment: (segment.series_id, segment.column)):
-        painted = segments.paint(mine, window)
+    for series_id, column, painted in segments.paint_all(pieces, window):
         if len(painted.values):
             found.setdefault(series_id, {})[column] = painted
     found = {series_id: mine for series_id, mine in found.items() if TARGET in mine}
@@ -293,7 +292,7 @@ def _spells(session: Session, series_id: int) -> Iterator[Spell]:
         for piece in some:
             at = piece.start_step - start
             if piece.length:
-                canvas[at : at + piece.length] = segments.decode(piece.codec, piece.payload, piece.length)
+                canvas[at : at + piece.length] = decode(piece.codec, piece.payload, piece.length)
                 here = 1
         present = np.flatnonzero(~np.isnan(canvas))
         ends = (start + int(present[0]), start + int(present[-1])) if len(present) else (0, 0)

@@ -5,18 +5,18 @@ A row says all of its columns: a null in it overwrites, a row that is not there 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.db import bulk
 from app.db.tables import DatasetRow, SeriesRow
 from app.errors import Complaint, Conflict, Invalid
 from app.services import segments
-from app.services.codecs import Floats, Ints
+from app.services.codecs import Floats, Ints, decode
 from app.services.ingest.upload import Upload
 from app.services.segments import TARGET, Extent, Painted, Span
 
@@ -32,6 +32,17 @@ class Limits:
 
     series: int = 1_000_000
     span: int = 10_000_000
+
+
+class Stored(NamedTuple):
+    """Of each series, (k,) each: segments since the newest base, -1 without one, and the steps they reach."""
+
+    segments: Ints
+    start: Ints
+    stop: Ints
+
+
+NOTHING = Extent(-1, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,15 @@ class Sheet:
     first: Ints
     last: Ints
     place: Ints
+    _stored: dict[str, Stored] = field(default_factory=dict[str, Stored], repr=False)
+
+    def stored(self, column: str) -> "Stored":
+        """What the head has of one column of each series."""
+        if column not in self._stored:
+            found = [self.extents.get((series_id, column), NOTHING) for series_id in self.ids.tolist()]
+            facts = [(one.segments, one.start, one.stop) for one in found]
+            self._stored[column] = Stored(*np.array(facts, np.int64).reshape(-1, 3).T)
+        return self._stored[column]
 
     def rows(self, series: int) -> slice:
         return slice(int(self.upload.offsets[series]), int(self.upload.offsets[series + 1]))
@@ -113,15 +133,17 @@ def sheet_of(session: Session, dataset: DatasetRow, upload: Upload, mode: Mode, 
 def _find_ids(session: Session, dataset_id: int, upload: Upload, ids: Ints) -> None:
     """Put the rows of the series that there are into `ids` (k,)."""
     places = {key: place for place, key in enumerate(upload.keys)}
+    phases: list[int] = upload.phases.tolist()
     for keys in segments.batched(upload.keys, 5000):
         found = session.execute(
             select(SeriesRow.id, SeriesRow.key, SeriesRow.phase).where(
-                SeriesRow.dataset_id == dataset_id, SeriesRow.key.in_(keys)
+                SeriesRow.dataset_id == dataset_id, bulk.among(session, SeriesRow.key, keys)
             )
         )
         for series_id, key, phase in found:
-            ids[places[key]] = series_id
-            if phase != upload.phases[places[key]]:
+            place = places[key]
+            ids[place] = series_id
+            if phase != phases[place]:
                 detail = f"Series {key!r} lies elsewhere inside its steps: its times do not continue those stored."
                 raise Conflict(detail, code="series-off-grid")
 
@@ -136,17 +158,18 @@ def _check_spans(session: Session, sheet: Sheet, most: int) -> None:
     A series may reach over 100 steps a point and 10,000 more. Only where an upload stretches one by more than its own
     rows allow are the stored points counted.
     """
-    reach: dict[int, tuple[int, int]] = {}  # series id: its steps afterwards, its rows
-    for series in np.flatnonzero(sheet.here).tolist():
-        rows, series_id = sheet.rows(series), int(sheet.ids[series])
-        extent = sheet.extents[series_id, TARGET]
-        low = min(extent.start, int(sheet.upload.steps[rows.start]))
-        high = max(extent.stop, int(sheet.upload.steps[rows.stop - 1]) + 1)
-        span, count = high - low, rows.stop - rows.start
-        if span > most:
-            _refuse_span(sheet, series_id, span, most)
-        if span - (extent.stop - extent.start) > 100 * count and span > 100 * count + 10_000:
-            reach[series_id] = span, count
+    steps, offsets = sheet.upload.steps, sheet.upload.offsets
+    stored = sheet.stored(TARGET)
+    spans = np.maximum(stored.stop, steps[offsets[1:] - 1] + 1) - np.minimum(stored.start, steps[offsets[:-1]])
+    counts = np.diff(offsets)
+    far = sheet.here & (spans > most)
+    if far.any():
+        series = int(far.argmax())
+        _refuse_span(sheet, int(sheet.ids[series]), int(spans[series]), most)
+    doubtful = sheet.here & (spans - (stored.stop - stored.start) > 100 * counts) & (spans > 100 * counts + 10_000)
+    reach: dict[int, tuple[int, int]] = {  # series id: its steps afterwards, its rows
+        int(sheet.ids[series]): (int(spans[series]), int(counts[series])) for series in np.flatnonzero(doubtful)
+    }
     for series_id, painted in painted_whole(session, sorted(reach), sheet.head, TARGET):
         span, count = reach[series_id]
         allowed = 100 * (int(np.count_nonzero(~np.isnan(painted.values))) + count) + 10_000
@@ -179,6 +202,7 @@ def lay(session: Session, sheet: Sheet, column: str, sent: Floats) -> Laid:
 
 def _lay_batch(session: Session, sheet: Sheet, laid: Laid, start: int, stop: int) -> Iterator[Span]:
     """The same for the series [start, stop): what changed comes out, to be stored."""
+    head = sheet.stored(laid.column)
     rows = slice(int(sheet.upload.offsets[start]), int(sheet.upload.offsets[stop]))
     canvas = _canvas(session, sheet, laid, (start, stop))
     owners, steps, at = sheet.owners[rows], sheet.upload.steps[rows], sheet.place[rows] - int(sheet.place[rows.start])
@@ -189,16 +213,19 @@ def _lay_batch(session: Session, sheet: Sheet, laid: Laid, start: int, stop: int
         changed = np.flatnonzero(laid.changed[rows])
         owners, steps, at = owners[changed], steps[changed], at[changed]
         first, last = _runs(owners, steps)
-    found = (owners[first].tolist(), steps[first].tolist(), at[first].tolist(), (at[last] + 1).tolist())
-    for owner, step, low, high in zip(*found, strict=True):
-        base = not _based(sheet, owner, laid.column)
-        yield from segments.cut(owner, laid.column, base, Painted(step, canvas[low:high]))
+    bases = head.segments[owners[first]] < 0
+    found = (owners[first], bases, steps[first], at[first], at[last] + 1)
+    for owner, base, step, low, high in zip(*(each.tolist() for each in found), strict=True):
+        if high - low <= segments.LONGEST:
+            yield Span(owner, laid.column, base, step, canvas[low:high])
+        else:
+            yield from segments.cut(owner, laid.column, base, Painted(step, canvas[low:high]))
     if laid.column == TARGET:
         silent = ~sheet.here[start:stop]
         silent[owners[first] - start] = False
         for owner in (start + np.flatnonzero(silent)).tolist():  # new, with nulls alone
             nothing = Painted(int(sheet.upload.steps[sheet.rows(owner).start]), np.array([np.nan]))
-            yield from segments.cut(owner, TARGET, not _based(sheet, owner, TARGET), nothing)
+            yield from segments.cut(owner, TARGET, bool(head.segments[owner] < 0), nothing)
 
 
 def _canvas(session: Session, sheet: Sheet, laid: Laid, series: tuple[int, int]) -> Floats:
@@ -224,15 +251,14 @@ def _canvas(session: Session, sheet: Sheet, laid: Laid, series: tuple[int, int])
 
 def _underpaint(session: Session, sheet: Sheet, column: str, series: tuple[int, int], canvas: Floats) -> None:
     """Paint what the head holds under the runs of the series onto `canvas`, where these lie end to end."""
-    steps, offsets = sheet.upload.steps, sheet.upload.offsets
-    owner_of: dict[int, int] = {}
-    for owner in range(*series):
-        extent = sheet.extents.get((int(sheet.ids[owner]), column))
-        low, high = steps[offsets[owner]], steps[offsets[owner + 1] - 1]
-        if extent is not None and extent.start <= high and extent.stop > low:
-            owner_of[int(sheet.ids[owner])] = owner
-    if not owner_of:
+    steps, offsets, head = sheet.upload.steps, sheet.upload.offsets, sheet.stored(column)
+    some = slice(*series)
+    low, high = steps[offsets[:-1][some]], steps[offsets[1:][some] - 1]
+    meets = (head.segments[some] >= 0) & (head.start[some] <= high) & (head.stop[some] > low)
+    owners = series[0] + np.flatnonzero(meets)
+    if not len(owners):
         return
+    owner_of: dict[int, int] = dict(zip(sheet.ids[owners].tolist(), owners.tolist(), strict=True))
     rows = slice(offsets[series[0]], offsets[series[1]])
     window = int(steps[rows].min()), int(steps[rows].max()) + 1
     origin = int(sheet.place[rows.start])
@@ -244,7 +270,7 @@ def _underpaint(session: Session, sheet: Sheet, column: str, series: tuple[int, 
         while run < end and (begin := int(steps[sheet.first[run]])) < segment.stop:
             low, high = max(begin, segment.start), min(int(steps[sheet.last[run]]) + 1, segment.stop)
             if values is None:
-                values = segments.decode(segment.codec, segment.payload, segment.length)
+                values = decode(segment.codec, segment.payload, segment.length)
             at = int(sheet.place[sheet.first[run]]) - origin - begin
             canvas[at + low : at + high] = values[low - segment.start : high - segment.start]
             run += 1
@@ -256,25 +282,18 @@ def _runs(owners: Ints, steps: Ints) -> tuple[Ints, Ints]:
     return segments.runs(steps, begins)
 
 
-def _based(sheet: Sheet, owner: int, column: str) -> bool:
-    return (int(sheet.ids[owner]), column) in sheet.extents
-
-
 def _thinned(session: Session, sheet: Sheet, laid: Laid, spans: Sequence[Span]) -> Iterator[Span]:
     """The spans, where those of a series that would have too many are replaced by a fresh base."""
-    if not sheet.extents:
+    head = sheet.stored(laid.column)
+    owners = np.array([span.owner for span in spans], np.int64)
+    # Series that grow together must not all get their base in one upload.
+    most = segments.MOST - sheet.ids % (segments.MOST // 2)
+    many = (head.segments >= 0) & (head.segments + np.bincount(owners, minlength=len(sheet.ids)) > most)
+    if not many[owners].any():
         yield from spans
         return
-    crowded: dict[int, int] = {}
-    for owner, mine in groupby(spans, key=lambda span: span.owner):
-        some, series_id = list(mine), int(sheet.ids[owner])
-        extent = sheet.extents.get((series_id, laid.column))
-        # Series that grow together must not all get their base in one upload.
-        most = segments.MOST - series_id % (segments.MOST // 2)
-        if extent is None or extent.segments + len(some) <= most:
-            yield from some
-        else:
-            crowded[series_id] = owner
+    yield from (span for span, left in zip(spans, (~many[owners]).tolist(), strict=True) if left)
+    crowded = {int(sheet.ids[owner]): owner for owner in np.unique(owners[many[owners]]).tolist()}
     for series_id, painted in painted_whole(session, list(crowded), sheet.head, laid.column):
         rows = sheet.rows(crowded[series_id])
         changed = laid.changed[rows]
@@ -286,9 +305,8 @@ def painted_whole(
     session: Session, series_ids: Sequence[int], revision: int, column: str
 ) -> Iterator[tuple[int, Painted]]:
     """One column of each series that has it at `revision`, painted whole."""
-    found = segments.fetch(session, series_ids, revision, [column])
-    for series_id, mine in groupby(found, key=lambda segment: segment.series_id):
-        yield series_id, segments.paint(mine)
+    for series_id, _, painted in segments.paint_all(segments.fetch(session, series_ids, revision, [column])):
+        yield series_id, painted
 
 
 def overlay(painted: Painted, steps: Ints, values: Floats) -> Painted:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from app.services.ingest.arrow import pa, parquet, pc
 
 ROWS = 65_536  # rows turned into text at a time
+LARGE = 1 << 16  # bytes that go out by themselves
 DAY = 86_400_000_000
 Text = Literal["json", "csv"]
 Stream = Literal["csv", "ndjson", "arrow", "parquet"]
@@ -101,24 +102,28 @@ class _Sink(RawIOBase):
 
     def __init__(self) -> None:
         super().__init__()
-        self._held: list[bytes] = []
+        self._held: list[bytes | bytearray] = []
         self._size = 0
 
     def writable(self) -> bool:
         return True
 
     def write(self, piece: Any, /) -> int:
-        held = bytes(piece)
-        self._held.append(held)
-        self._size += len(held)
-        return len(held)
+        size = len(piece)
+        # What is small is put together; what is large, a column of numbers, is copied once and not again.
+        if size < LARGE and self._held and isinstance(self._held[-1], bytearray):
+            self._held[-1] += piece
+        else:
+            self._held.append(bytearray(piece) if size < LARGE else bytes(piece))
+        self._size += size
+        return size
 
     def tell(self) -> int:
         return self._size
 
-    def taken(self) -> list[bytes]:
+    def taken(self) -> Iterator[bytes]:
         held, self._held = self._held, []
-        return [b"".join(held)] if held else []
+        return map(bytes, held)
 
 
 def _chunks(table: Any) -> Iterator[Any]:
@@ -227,6 +232,8 @@ def null_for_nan(table: Any) -> Any:
     for place, field in enumerate(table.schema):
         if pa.types.is_floating(field.type):
             column = table.column(place)
-            finite = pc.if_else(pc.is_finite(column), column, pa.scalar(None, field.type))
-            table = table.set_column(place, field, finite)
+            finite = pc.is_finite(column)
+            if not pc.all(finite).as_py():
+                column = pc.if_else(finite, column, pa.scalar(None, field.type))
+                table = table.set_column(place, field, column)
     return table
