@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from app.db.tables import DatasetRow, RevisionRow, SegmentRow, SeriesRow
 from app.services.codecs import RAW, decode
 from app.services.contexts import State
-from app.services.segments import BATCH, TARGET, batched
+from app.services.segments import BATCH, IS_BASE, TARGET, batched
 from app.services.series import read_series, series_rows, unknown
 from models import Ends
 
@@ -183,7 +183,7 @@ def _last_segments(ids: Sequence[int], revision: int, last: int) -> Any:
     near = SegmentRow.series_id.between(min(ids), max(ids))  # as in `segments.fetch`
     bases = (
         select(SegmentRow.series_id, func.max(SegmentRow.revision).label("revision"))
-        .where(SegmentRow.base, *mine)
+        .where(IS_BASE, *mine)
         .group_by(SegmentRow.series_id)
         .cte("bases")
     )

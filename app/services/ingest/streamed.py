@@ -8,11 +8,12 @@ takes more judgement than that is left to `assemble`, which sees the whole file.
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,39 @@ def read_streamed(path: Path, folder: Path, ask: Ask, known: Known, *, rows: int
         for left in (*folder.glob("*.rows"), *folder.glob("*.npy")):
             left.unlink()
         return None
+
+
+class _Later:
+    """Arrays written by another thread while the next ones are made. One lot waits at most."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "writing")
+        self._waiting: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self._settle()
+        finally:
+            self._thread.shutdown()
+
+    def write(self, *lot: tuple[BinaryIO, NDArray[Any]]) -> None:
+        """Append each array to its file. Raises what writing the lot before has raised."""
+        self._settle()
+        self._waiting = self._thread.submit(_write, lot)
+
+    def _settle(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.result()
+
+
+def _write(lot: Sequence[tuple[BinaryIO, NDArray[Any]]]) -> None:
+    for file, array in lot:
+        array.tofile(file)
 
 
 @dataclass
@@ -137,12 +171,13 @@ def _spill(source: Source, names: Names, files: Mapping[str, BinaryIO], most: in
     """Append every block to the files; where blocks of `most` rows and a little more end."""
     ends: list[int] = []
     count = 0
-    for block in source.blocks(names):
-        for name, column in block._asdict().items():
-            column.astype(TYPES[name], copy=False).tofile(files[name])
-        count += len(block.codes)
-        if count - (ends[-1] if ends else 0) >= most:
-            ends.append(count)
+    with _Later() as later:
+        for block in source.blocks(names):
+            columns = block._asdict().items()
+            later.write(*((files[name], column.astype(TYPES[name], copy=False)) for name, column in columns))
+            count += len(block.codes)
+            if count - (ends[-1] if ends else 0) >= most:
+                ends.append(count)
     if not count:
         raise Odd
     for file in files.values():
@@ -203,6 +238,7 @@ def _place(rows: _Rows, folder: Path, calendar: Calendar, case: Case, sampled: b
     with (
         _begun(folder / "steps.npy", "<i8", total) as at,
         _begun(folder / "values.npy", "<f8", total) as what,
+        _Later() as later,
     ):
         for batch, (start, stop) in enumerate(pairwise(rows.bounds)):
             codes, times, values = rows.fetch(batch)
@@ -219,8 +255,7 @@ def _place(rows: _Rows, folder: Path, calendar: Calendar, case: Case, sampled: b
             if (steps[offsets[1:] - 1] - steps[offsets[:-1]] + 1 > allowed_spans(offsets, case.ask)).any():
                 raise Odd
             phases[start:stop] = mine
-            steps.tofile(at)
-            values.tofile(what)
+            later.write((at, steps), (what, values))
     return phases
 
 
