@@ -274,16 +274,17 @@ def _computed(opened: OpenArtifact, series: Sequence[Series], shape: Shape) -> F
     def forecast(part: Sequence[Series]) -> Forecast:
         return opened.forecast(part, shape.horizon, shape.levels, shape.samples)
 
-    if len(series) <= PART:
+    size = PART if opened.together >= PART else opened.together * (PART // opened.together)  # whole forwards
+    if len(series) <= size:
         return forecast(series)
     with ThreadPoolExecutor(THREADS) as pool:
-        parts = list(pool.map(forecast, [series[at : at + PART] for at in range(0, len(series), PART)]))
+        parts = list(pool.map(forecast, [series[at : at + size] for at in range(0, len(series), size)]))
     samples = [part.samples for part in parts if part.samples is not None]
     places: dict[tuple[str, str], list[int]] = {}
     for number, part in enumerate(parts):
         for note in part.notes:
             found = places.setdefault((note.code, note.message), [])
-            found += [number * PART + place for place in note.series]
+            found += [number * size + place for place in note.series]
     return Forecast(
         keys=[key for part in parts for key in part.keys],
         origins=np.concatenate([part.origins for part in parts]),
