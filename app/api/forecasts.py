@@ -19,7 +19,7 @@ from app.http.formats import documented as table_documented
 from app.http.idempotency import IDEMPOTENT, idempotent
 from app.http.problems import problems
 from app.http.sessions import database, workspace
-from app.services import forecast_answers, forecasts
+from app.services import forecast_answers, forecasts, whole
 from app.services.forecast_inputs import Input
 
 router = APIRouter(tags=["Forecasts"])
@@ -127,12 +127,17 @@ def _forecast(request: Request, raw: bytes) -> Response:
         kept = {"ETag": tag, "Cache-Control": "private, max-age=0, must-revalidate", "Vary": "Accept"}
         if is_known(request, tag):
             return Response(status_code=304, headers=kept)
-        if stored is not None and found is not None:
-            read = forecasts.read_stored(session, chosen, stored, found, shape, kept=state.ends)
-        else:
+        if stored is None or found is None:
             read = forecasts.read_sent(session, chosen, _sent(ask), shape)
+        elif whole.is_for_parts(chosen, stored, found, state.ends):
+            read = found[0].name, found[1].number, found[1].series
+        else:
+            read = forecasts.read_stored(session, chosen, stored, found, shape, kept=state.ends)
         watch.lap("read")
-    answer = forecasts.answer(chosen, read, shape)
+    if isinstance(read, tuple):
+        answer = whole.answer_in_parts(database(request), workspace(request), chosen, read, shape)
+    else:
+        answer = forecasts.answer(chosen, read, shape)
     watch.lap("model")
     if media != JSON:
         made = table_response(forecast_answers.table(answer), media, kept | forecast_answers.headers(answer))

@@ -20,7 +20,7 @@ from app.db.tables import DatasetRow, RevisionRow, SegmentRow, SeriesRow
 from app.services.codecs import RAW, decode
 from app.services.contexts import State
 from app.services.segments import BATCH, IS_BASE, TARGET, batched
-from app.services.series import read_series, series_rows, unknown
+from app.services.series import Span, read_series, series_rows, unknown
 from models import Ends
 
 Ints = NDArray[np.int64]
@@ -74,7 +74,7 @@ class KeptEnds:
         where they are not to be kept: too many, too few, or of another revision. Raises NotFound for keys that are not
         there."""
         dataset, revision = found
-        if revision.number != dataset.head or size(revision.series, last) > self._limit:
+        if revision.number != dataset.head or not self.fits(revision.series, last):
             return None
         known = self._kept.get(dataset.id)
         if known is None and keys is not None and len(keys) * SHARE < revision.series:
@@ -86,6 +86,10 @@ class KeptEnds:
         if missing := [key for key, place in zip(keys, places, strict=True) if place < 0]:
             raise unknown(dataset, missing, revision.number)
         return whole.ends.rows(np.array(places, np.int64))
+
+    def fits(self, series: int, last: int) -> bool:
+        """Whether so many ends may be kept."""
+        return size(series, last) <= self._limit
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -118,34 +122,42 @@ class KeptEnds:
 # ---------------------------------------------------------------- read
 
 
+def read_span(session: Session, dataset: DatasetRow, revision: int, keys: Span, last: int) -> Ends:
+    """The last steps of the series of these keys at a revision, in key order."""
+    return _read_rows(session, dataset, revision, list(series_rows(session, dataset.id, keys)), last)[1]
+
+
 def _read(session: Session, state: State, last: int) -> Whole:
     """All series of a dataset at its head, in key order."""
+    dataset = session.get_one(DatasetRow, state.id)
     rows = list(series_rows(session, state.id, None))
-    ids = np.array([row.id for row in rows], np.int64)
-    values, origins, there = (
-        np.full((len(rows), last), np.nan),
-        np.zeros(len(rows), np.int64),
-        np.zeros(len(rows), bool),
-    )
+    return Whole(state, last, *_read_rows(session, dataset, state.head, rows, last))
+
+
+def _read_rows(
+    session: Session, dataset: DatasetRow, revision: int, rows: Sequence[Any], last: int
+) -> tuple[Ints, Ends]:
+    """The last steps of the series of these rows that are part of the dataset, and their ids."""
+    ids, phases = (np.array([row[at] for row in rows], np.int64) for at in (0, 2))
+    keys: list[str] = [row.key for row in rows]
+    values, origins = np.full((len(rows), last), np.nan), np.zeros(len(rows), np.int64)
+    there = np.zeros(len(rows), np.bool_)
     short: list[int] = []
     for at in range(0, len(rows), BATCH):
         part = slice(at, at + BATCH)
-        painted = _painted(session, ids[part], state.head, last)
+        painted = _painted(session, ids[part], revision, last)
         values[part], origins[part], there[part] = painted.values, painted.stops - 1, painted.there
         short += (at + np.flatnonzero(painted.there & ~painted.whole)).tolist()
-    keys, phases = [row.key for row in rows], np.array([row.phase for row in rows], np.int64)
     if short:  # their last steps hold no value, so that the origin lies before what was read
-        dataset = session.get_one(DatasetRow, state.id)
-        for place, one in zip(
-            short, read_series(session, dataset, state.head, [keys[at] for at in short], last, beside=()), strict=True
-        ):
+        found = read_series(session, dataset, revision, [keys[at] for at in short], last, beside=())
+        for place, one in zip(short, found, strict=True):
             values[place], origins[place] = np.nan, one.origin
             values[place, last - len(one.target) :] = one.target
-    if not there.all():  # some are no part of the dataset any more
-        kept = np.flatnonzero(there)
+    kept = np.flatnonzero(there)
+    if len(kept) < len(rows):  # some are no part of the dataset at this revision
         keys = [keys[place] for place in kept.tolist()]
         ids, values, origins, phases = ids[kept], values[kept], origins[kept], phases[kept]
-    return Whole(state, last, ids, Ends(keys, values, origins, phases))
+    return ids, Ends(keys, values, origins, phases)
 
 
 @dataclass(frozen=True)

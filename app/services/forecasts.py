@@ -17,7 +17,7 @@ from app.db.tables import DatasetRow, RevisionRow
 from app.errors import Complaint, Conflict, Invalid, TooLarge
 from app.services import datasets
 from app.services.datasets import Span
-from app.services.ends import KeptEnds
+from app.services.ends import KeptEnds, read_span
 from app.services.forecast_answers import Answer
 from app.services.forecast_inputs import (
     Columns,
@@ -149,7 +149,7 @@ def read_stored(
     Raises NotFound for series that are not there, TooLarge when the answer would be.
     """
     dataset, revision = found
-    _check_size(revision.series if ask.keys is None else len(ask.keys), shape)
+    check_size(revision.series if ask.keys is None else len(ask.keys), shape)
     read = None
     if not chosen.opened.design.columns and not ask.future:
         calendar = datasets.calendar_of(dataset)
@@ -180,7 +180,7 @@ def with_future(
 
 def read_sent(session: Session, chosen: Chosen, ask: Sent, shape: Shape) -> Read:
     """The history in the request as series. Raises Invalid with pointers, TooLarge when the answer would be."""
-    _check_size(len(ask.inputs), shape)
+    check_size(len(ask.inputs), shape)
     if chosen.opened.any_frequency:
         return _read_any(ask)
     calendar = _calendar(chosen.opened.calendar, ask)
@@ -226,7 +226,7 @@ def append(session: Session, chosen: Chosen, dataset: str, points: Sequence[Arri
     raises: Conflict for a point that is there already with another value.
     """
     keys = tuple(dict.fromkeys(point.key for point in points))
-    _check_size(len(keys), shape)
+    check_size(len(keys), shape)
     row = datasets.get(session, dataset)
     times, notes = instants([point.timestamp for point in points], datasets.calendar_of(row), "/points/{}/timestamp")
     rows = [(point.key, int(time), point.value) for point, time in zip(points, times, strict=True)]
@@ -279,12 +279,12 @@ def _computed(opened: OpenArtifact, series: Sequence[Series], shape: Shape) -> F
         return forecast(series)
     with ThreadPoolExecutor(THREADS) as pool:
         parts = list(pool.map(forecast, [series[at : at + size] for at in range(0, len(series), size)]))
+    return joined(parts)
+
+
+def joined(parts: Sequence[Forecast]) -> Forecast:
+    """The forecasts of one shape of several batches as that of all their series."""
     samples = [part.samples for part in parts if part.samples is not None]
-    places: dict[tuple[str, str], list[int]] = {}
-    for number, part in enumerate(parts):
-        for note in part.notes:
-            found = places.setdefault((note.code, note.message), [])
-            found += [number * size + place for place in note.series]
     return Forecast(
         keys=[key for part in parts for key in part.keys],
         origins=np.concatenate([part.origins for part in parts]),
@@ -292,8 +292,20 @@ def _computed(opened: OpenArtifact, series: Sequence[Series], shape: Shape) -> F
         mean=np.concatenate([part.mean for part in parts]),
         quantiles=np.concatenate([part.quantiles for part in parts]),
         samples=np.concatenate(samples) if samples else None,
-        notes=tuple(Note(code, text, tuple(found)) for (code, text), found in places.items()),
+        notes=merged([part.notes for part in parts], [len(part.keys) for part in parts]),
     )
+
+
+def merged(notes: Sequence[Sequence[Note]], sizes: Sequence[int]) -> tuple[Note, ...]:
+    """What is said about batches of these sizes as what is said about all of their series."""
+    places: dict[tuple[str, str], list[int]] = {}
+    start = 0
+    for some, size in zip(notes, sizes, strict=True):
+        for note in some:
+            found = places.setdefault((note.code, note.message), [])
+            found += [start + place for place in note.series]
+        start += size
+    return tuple(Note(code, text, tuple(found)) for (code, text), found in places.items())
 
 
 def read_last(
@@ -304,11 +316,13 @@ def read_last(
     calendar = datasets.calendar_of(dataset)
     opened = chosen.on(calendar)
     names = [one.name for one in opened.design.columns]
-    series = datasets.read_series(session, dataset, revision, keys, opened.context, beside=names)
+    if isinstance(keys, Span) and not names:
+        series = read_span(session, dataset, revision, keys, opened.context)
+    else:
+        series = datasets.read_series(session, dataset, revision, keys, opened.context, beside=names)
     if names:
         series = opened.recoded(series, datasets.read_columns(session, dataset, revision))
-    dated = [len(one.target) > 0 for one in series]  # a target ends with its last known value
-    return Read(calendar, series, dated, (), dataset.name, revision)
+    return Read(calendar, series, known_of(series), (), dataset.name, revision)  # a target ends with a known value
 
 
 def _calendar(own: Calendar, ask: Sent) -> Calendar:
@@ -323,7 +337,7 @@ def _calendar(own: Calendar, ask: Sent) -> Calendar:
     return Calendar.of(frequency, time_zone)
 
 
-def _check_size(series: int, shape: Shape) -> None:
+def check_size(series: int, shape: Shape) -> None:
     values = series * shape.horizon * (1 + len(shape.levels) + shape.samples)
     if values > MAX_VALUES:
         raise TooLarge(

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from app.db.session import Database
 from app.errors import NotFound
@@ -119,3 +121,36 @@ def test_they_stay_within_their_bounds(database: Database, stored: Callable[...,
         row = datasets.get(session, "other")
         assert kept.read(session, (row, datasets.revision_of(session, row)), None, LAST) is not None
     assert len(kept) == 1
+
+
+def test_too_many_to_keep_are_answered_in_parts(
+    app: FastAPI,
+    client: TestClient,
+    publish: Callable[..., int],
+    stored: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish("fuel")
+    nan = float("nan")
+    everything = {f"s{place}": [float(place + day % 5) for day in range(3 + 5 * place)] for place in range(7)}
+    stored("many", everything | {"s3": [nan, nan], "s5": [*everything["s5"], nan]})
+    question = {"model": "fuel", "dataset": "many", "horizon": 3}
+    together = client.post("/v1/forecasts", json=question)
+    monkeypatch.setattr("app.services.whole.MANY", 2)
+    app.state.ends = KeptEnds(0)
+    monkeypatch.delattr("app.services.forecasts.read_stored")
+    apart = client.post("/v1/forecasts", json=question)
+    assert apart.status_code == 200, apart.text
+    assert apart.headers["etag"] == together.headers["etag"]
+    (found, expected) = (answer.json() for answer in (apart, together))
+    assert [row["key"] for row in found["forecasts"]] == sorted(everything)
+    assert {warning["code"] for warning in found["warnings"]} == {"no_history", "short_history"}
+    for mine, other in zip(found["forecasts"], expected["forecasts"], strict=True):
+        if other["mean"][0] is not None:
+            assert mine.pop("mean") == pytest.approx(other.pop("mean"))
+            for level, values in mine.pop("quantiles").items():
+                assert values == pytest.approx(other["quantiles"][level])
+            other.pop("quantiles")
+        assert mine == other
+    by_code = [sorted(answer["warnings"], key=lambda one: one["code"]) for answer in (found, expected)]
+    assert by_code[0] == by_code[1]
