@@ -17,8 +17,8 @@ from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from app.db.tables import DatasetRow, RevisionRow, SegmentRow, SeriesRow
-from app.services.codecs import RAW, decode
 from app.services.contexts import State
+from app.services.painting import Pieces, lay, shifted, trim
 from app.services.segments import BATCH, IS_BASE, TARGET, batched
 from app.services.series import Span, read_series, series_rows, unknown
 from models import Ends
@@ -285,7 +285,7 @@ def _descends(session: Session, before: State) -> bool:
     return row is not None and tuple(row) == (before.digest, before.series, before.points)
 
 
-def extended(ends: Ends, pieces: "Pieces", based: Ints) -> tuple[Ends, Ints]:
+def extended(ends: Ends, pieces: Pieces, based: Ints) -> tuple[Ends, Ints]:
     """The ends with pieces painted over them, oldest first; and which series must be read anew: those with a fresh base
     (`based`), those that had no end, and those of which values farther back are wanted now."""
     stops = ends.origins + 1
@@ -302,87 +302,3 @@ def extended(ends: Ends, pieces: "Pieces", based: Ints) -> tuple[Ends, Ints]:
     anew[pieces.places[np.isnan(ends.values[pieces.places, -1])]] = True
     anew[based] = True
     return Ends(ends.keys, values, after - 1, ends.phases), np.flatnonzero(anew)
-
-
-def shifted(values: Floats, by: Ints) -> Floats:
-    """A copy of (series, steps) with each row moved to the left by so many steps, NaN behind it."""
-    by = np.minimum(by, values.shape[1])
-    if len(by) and (by == by[0]).all():  # one point more for each, as mostly
-        found, step = np.empty_like(values), int(by[0])
-        found[:, : values.shape[1] - step] = values[:, step:]
-        found[:, values.shape[1] - step :] = np.nan
-        return found
-    found = values.copy()
-    for step in np.unique(by[by > 0]).tolist():
-        rows = np.flatnonzero(by == step)
-        found[rows, : values.shape[1] - step] = values[rows, step:]
-        found[rows, values.shape[1] - step :] = np.nan
-    return found
-
-
-# ---------------------------------------------------------------- paint
-
-
-@dataclass(frozen=True)
-class Pieces:
-    """Segments of many series, oldest first: `places` (segment,) of the series, `starts` and `lengths` in steps."""
-
-    places: Ints
-    starts: Ints
-    lengths: Ints
-    codecs: Sequence[int]
-    payloads: Sequence[bytes]
-
-    def among(self, places: Ints) -> "Pieces":
-        """Those of these series."""
-        which = np.flatnonzero(np.isin(self.places, places))
-        some = which.tolist()
-        codecs, payloads = [self.codecs[at] for at in some], [self.payloads[at] for at in some]
-        return Pieces(self.places[which], self.starts[which], self.lengths[which], codecs, payloads)
-
-
-def lay(values: Floats, stops: Ints, pieces: Pieces) -> None:
-    """Paint segments over (series, steps), whose rows end before the steps `stops` (series,); later over earlier."""
-    width = values.shape[1]
-    ends = stops[pieces.places]
-    low = np.maximum(pieces.starts, ends - width)
-    counts = np.maximum(np.minimum(pieces.starts + pieces.lengths, ends) - low, 0)
-    offsets = np.cumsum(counts) - counts
-    flat = np.empty(int(counts.sum()))
-    raw = np.array(pieces.codecs) == RAW
-    if raw.any():
-        which = np.flatnonzero(raw)
-        sent = np.frombuffer(b"".join([pieces.payloads[place] for place in which.tolist()]), "<f8")
-        begins = np.cumsum(pieces.lengths[which]) - pieces.lengths[which] + low[which] - pieces.starts[which]
-        flat[spread(offsets[which], counts[which])] = sent[spread(begins, counts[which])]
-    for place in np.flatnonzero(~raw).tolist():
-        count, skipped = int(counts[place]), int(low[place] - pieces.starts[place])
-        if count:
-            held = decode(pieces.codecs[place], pieces.payloads[place], int(pieces.lengths[place]))
-            flat[offsets[place] : offsets[place] + count] = held[skipped : skipped + count]
-    # Of a cell that is painted twice, numpy keeps the last value.
-    values[np.repeat(pieces.places, counts), spread(low - ends + width, counts)] = flat
-
-
-def spread(starts: Ints, counts: Ints) -> Ints:
-    """The numbers from each start on, so many of each, end to end."""
-    total = int(counts.sum())
-    return np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(total)
-
-
-def trim(values: Floats, stops: Ints) -> Ints:
-    """Move rows of (series, steps) that end in missing values to the right until they end with their last one, in
-    place; gives by how many steps, (series,). A row without any value stays."""
-    moved = np.zeros(len(values), np.int64)
-    if not values.shape[1]:
-        return moved
-    for place in np.flatnonzero(np.isnan(values[:, -1])).tolist():
-        known = np.flatnonzero(~np.isnan(values[place]))
-        if len(known):
-            step = values.shape[1] - 1 - int(known[-1])
-            values[place, step:] = values[place, : values.shape[1] - step].copy()
-            values[place, :step] = np.nan
-            moved[place] = step
-        else:
-            moved[place] = values.shape[1]
-    return moved
