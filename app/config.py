@@ -80,7 +80,9 @@ class Settings(BaseSettings):
         ge=1,
         description="Versions kept open by one API process; MiB of series' ends kept, singly and again by dataset.",
     )
-    slots: int = Field(1, ge=1, le=64, description="Jobs a worker runs at once on each of its devices.")
+    slots: int = Field(
+        1, ge=1, le=64, description="Jobs a worker runs at once on each of its devices; on a GPU as memory allows."
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Device the worker trains on.")
 
     @model_validator(mode="before")

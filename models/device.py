@@ -38,14 +38,13 @@ def threads_for(cells: int) -> Generator[None]:
 
 
 def devices() -> list[dict[str, Any]]:
-    """What training can run on here: {"name": "cuda:0", "kind": "cuda", "model": …, "memory": bytes or None}, the
-    fastest first, the CPU always last."""
+    """What training can run on here: {"name": "cuda:0", "kind": "cuda", "model": …, "memory": bytes or None}, a CUDA
+    device with its `uuid`, the fastest first, the CPU always last."""
     found: list[dict[str, Any]] = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        found.append(
-            {"name": f"cuda:{index}", "kind": "cuda", "model": properties.name, "memory": properties.total_memory}
-        )
+        about = {"model": properties.name, "memory": properties.total_memory, "uuid": f"GPU-{properties.uuid}"}
+        found.append({"name": f"cuda:{index}", "kind": "cuda", **about})
     if torch.backends.mps.is_available():
         found.append({"name": "mps", "kind": "mps", "model": "Apple", "memory": None})
     return [*found, {"name": "cpu", "kind": "cpu", "model": "", "memory": None}]

@@ -85,6 +85,18 @@ def settings(tmp_path: Path, migrated: str) -> Iterator[Settings]:
 
 
 @pytest.fixture
+def empty() -> Iterator[str | None]:
+    """The URL of a PostgreSQL database of the test's own without a table in it; None where the tests run on SQLite."""
+    if not POSTGRES:
+        yield None
+        return
+    name = f"gatecast_test_{uuid.uuid4().hex[:12]}"
+    _admin(f"create database {name}")
+    yield _named(name).replace("+psycopg", "")
+    _admin(f"drop database {name} with (force)")
+
+
+@pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
     opened = Database(settings.url)
     yield opened

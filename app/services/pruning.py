@@ -105,4 +105,4 @@ def worse(scores: dict[int, float], others: Sequence[Trial]) -> bool:
         known = {int(part): float(score) for part, score in one.row.scores}
         study.add_trial(create_trial(value=one.row.value, intermediate_values=known))
     me = create_trial(state=TrialState.RUNNING, intermediate_values=dict(scores))
-    return pruner.prune(study, me)
+    return bool(pruner.prune(study, me))

@@ -15,6 +15,7 @@ from dbos import DBOS, DBOSPortableJSONSerializer
 
 from app.db.session import Database
 from app.services import jobs
+from app.worker.rooms import Rooms
 
 # The engine would take a hash of the code: after any change of it, interrupted jobs would never be picked up again.
 APPLICATION_VERSION = "1"
@@ -23,9 +24,10 @@ LOOK_ANYWAY = 5.0  # seconds, after which the queue is asked although nothing se
 NEVER = 7 * 24 * 3600.0  # for loops that have nothing to do here
 
 
-def launch(database: Database, name: str, slots: int, work: Callable[[str, int], None]) -> None:
-    """Take jobs from the queue from now on, so many at once, and call `work` with each (job, number of its queueing) in
-    a thread of the engine's."""
+def launch(database: Database, name: str, rooms: Rooms, work: Callable[[str, int], None]) -> None:
+    """Take jobs from the queue from now on, as many as there are rooms, and call `work` with each (job, number of its
+    queueing) in a thread of the engine's."""
+    slots = rooms.slots
     engine = DBOS(
         config={
             "name": jobs.APPLICATION,
@@ -52,7 +54,7 @@ def launch(database: Database, name: str, slots: int, work: Callable[[str, int],
     def _run_job(job_id: str, enqueued: int) -> None:  # pyright: ignore[reportUnusedFunction]
         work(job_id, enqueued)
 
-    DBOS.listen_queues([jobs.QUEUE])
+    DBOS.listen_queues([])  # until all below is in its place: it would ask as the worker that started before did
     internal = engine._registry.get_internal_queue()  # pyright: ignore[reportPrivateUsage]
     internal._polling_interval_sec = NEVER  # pyright: ignore[reportPrivateUsage]
     DBOS.launch()
@@ -60,10 +62,12 @@ def launch(database: Database, name: str, slots: int, work: Callable[[str, int],
     queue = DBOS.register_queue(
         jobs.QUEUE, worker_concurrency=slots, polling_interval_sec=POLL, on_conflict="always_update"
     )
-    _settle(engine._sys_db, queue, database)  # pyright: ignore[reportPrivateUsage]
+    claims = Claims(engine._sys_db.start_queued_workflows, database.stamp, rooms)  # pyright: ignore[reportPrivateUsage]
+    _settle(engine._sys_db, queue, claims)  # pyright: ignore[reportPrivateUsage]
+    engine._listening_queues = [jobs.QUEUE]  # pyright: ignore[reportPrivateUsage]
 
 
-def _settle(asked: Any, queue: Any, database: Database) -> None:
+def _settle(asked: Any, queue: Any, claims: "Claims") -> None:
     """Answer what the engine asks the database about its queues again and again."""
     # At each poll it reads how many jobs a worker may run from the queue's row, which all share: the number of the one
     # that started last would hold for all. There is no public way to have one's own.
@@ -76,26 +80,31 @@ def _settle(asked: Any, queue: Any, database: Database) -> None:
         return [queue]
 
     asked.get_queue, asked.list_queues = get_queue, list_queues
-    asked.start_queued_workflows = Claims(asked.start_queued_workflows, database.stamp)
+    asked.start_queued_workflows = claims
 
 
 class Claims:
     """The engine's question for work, asked only where the answer can be another than the last one: after an empty
-    answer, once anybody has written anything (see `Database.stamp`), or after some seconds all the same."""
+    answer, once anybody has written anything (see `Database.stamp`), or after some seconds all the same. No more is
+    asked for than there is room for."""
 
-    def __init__(self, ask: Callable[..., Any], stamp: Callable[[], Any]) -> None:
-        self._ask, self._stamp = ask, stamp
+    def __init__(self, ask: Callable[..., Any], stamp: Callable[[], Any], rooms: Rooms) -> None:
+        self._ask, self._stamp, self._rooms = ask, stamp, rooms
         self._empty_at: Any = None
         self._ask_at = 0.0
 
-    def __call__(self, queue: Any, *arguments: Any, **named: Any) -> Any:
-        now = self._stamp()  # before the question: what comes in between is another stamp the next time
+    def __call__(
+        self, queue: Any, executor: str, version: str, partition: str | None, running: int = 0, *more: Any, **named: Any
+    ) -> Any:
         if queue.name != jobs.QUEUE:
-            return self._ask(queue, *arguments, **named)
+            return self._ask(queue, executor, version, partition, running, *more, **named)
+        now = self._stamp()  # before the question: what comes in between is another stamp the next time
         if now is not None and now == self._empty_at and time.monotonic() < self._ask_at:
             return [], None
         self._empty_at = None
-        found, stopped = self._ask(queue, *arguments, **named)
+        running = max(running, self._rooms.slots - self._rooms.open())
+        found, stopped = self._ask(queue, executor, version, partition, running, *more, **named)
+        self._rooms.promise(len(found))
         if not found and stopped is None:
             self._empty_at, self._ask_at = now, time.monotonic() + LOOK_ANYWAY
         return found, stopped

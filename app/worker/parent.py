@@ -9,7 +9,6 @@ import signal
 import subprocess
 import threading
 import time
-from queue import Queue
 from types import FrameType
 from typing import NoReturn
 
@@ -17,6 +16,7 @@ from app.config import Settings
 from app.db.session import AWAY, EVERY_WORKSPACE, WORK_HOLDS_S, Database
 from app.services import attempts, jobs, schedules, trials
 from app.worker import census, engine
+from app.worker.rooms import Meter, Rooms
 from app.worker.slots import Slot, Spares, cores, end, new_name, slots_of
 
 log = logging.getLogger("gatecast.worker")
@@ -39,7 +39,6 @@ class Parent:
         self.database = Database(settings.url, holds=WORK_HOLDS_S, kept=CONNECTIONS)
         self.engine = jobs.Engine(settings.url, self.database)
         self.spares = Spares(settings)
-        self.free: Queue[Slot] = Queue()
         self.children: dict[tuple[str, int], subprocess.Popen[bytes]] = {}  # (job, attempt) -> process
         self.stopping: set[tuple[str, int]] = set()
         self.at_work: set[str] = set()
@@ -57,12 +56,11 @@ class Parent:
             log.error("the worker cannot start: %s", error)
             raise SystemExit(1) from None
         self.spares.threads = max(1, cores() // len(slots))
-        for slot in slots:
-            self.free.put(slot)
+        self.rooms = Rooms(slots, Meter(devices))
         said = census.Self(self.name, devices, [slot.name for slot in slots], self.at_work)
         me = census.Member(self.database, self.engine, said, most=self.settings.max_running)
         me.beat()  # before the launch: work claimed by a worker without a row would be taken from it at once
-        engine.launch(self.database, self.name, len(slots), self.work)
+        engine.launch(self.database, self.name, self.rooms, self.work)
         log.info("worker %s: %s", self.name, ", ".join(slot.name for slot in slots))
         self._watch(me)
         self._drain(me)
@@ -77,12 +75,12 @@ class Parent:
         worker when this one dies, so it keeps nothing but the row."""
         name = jobs.workflow_id(job_id, enqueued)
         self.at_work.add(name)
-        slot = self.free.get()
+        slot = self.rooms.take()
         try:
             while self._attempt(job_id, enqueued, slot):
                 pass
         finally:
-            self.free.put(slot)
+            self.rooms.give(slot)
             self.at_work.discard(name)
         if self.settings.max_running is not None:
             self._let_next_begin(job_id)

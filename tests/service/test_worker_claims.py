@@ -7,6 +7,8 @@ from typing import Any
 from app.db.session import EVERY_WORKSPACE, Database
 from app.services import jobs
 from app.worker.engine import Claims
+from app.worker.rooms import Rooms
+from app.worker.slots import slots_of
 
 
 def test_the_queue_is_asked_again_only_when_somebody_has_written(database: Database) -> None:
@@ -15,7 +17,7 @@ def test_the_queue_is_asked_again_only_when_somebody_has_written(database: Datab
 
     def asked(answer: tuple[list[str], str | None], claims: Callable[..., Any]) -> bool:
         answers.append(answer)
-        told = claims(queue, "worker")
+        told = claims(queue, "worker", "1", None, 0)
         if not answers:
             assert told == answer
             return True
@@ -23,7 +25,13 @@ def test_the_queue_is_asked_again_only_when_somebody_has_written(database: Datab
         assert told == ([], None)
         return False
 
-    claims = Claims(lambda *_arguments, **_named: answers.pop(), database.stamp)
+    def ask(*arguments: Any, **_named: Any) -> tuple[list[str], str | None]:
+        running.append(arguments[4])
+        return answers.pop()
+
+    running: list[int] = []
+    rooms = Rooms(slots_of([{"name": "cpu", "kind": "cpu"}], "cpu", 3), lambda _: None)
+    claims = Claims(ask, database.stamp, rooms)
     assert asked(([], None), claims)
     assert not asked(([], None), claims)
     with database.write(EVERY_WORKSPACE) as session:
@@ -33,6 +41,13 @@ def test_the_queue_is_asked_again_only_when_somebody_has_written(database: Datab
     assert asked(([], None), claims)
     assert not asked(([], None), claims)
 
-    unknown = Claims(lambda *_arguments, **_named: answers.pop(), lambda: None)  # the database did not answer in time
+    rooms.take()
+    unknown = Claims(ask, lambda: None, rooms)  # the database did not answer in time
     assert asked(([], None), unknown)
     assert asked(([], None), unknown)
+    assert running[-3:] == [1, 1, 1]
+    assert asked((["two"], None), unknown)
+    assert asked(([], None), unknown)  # what was claimed has not come for its slot yet
+    rooms.take()
+    assert asked(([], None), unknown)
+    assert running[-2:] == [2, 2]
