@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from sqlalchemy import func, select
@@ -69,7 +70,8 @@ def change_of(session: Session, dataset: DatasetRow, upload: Upload, mode: Mode,
             if mode == "append":
                 sums.refuse(sheet, laid, columns)
             spans = [span for one in laid for span in one.spans]
-            packing.add([span._replace(owner=first + span.owner) for span in spans] if first else spans)
+            spans = [span._replace(owner=first + span.owner) for span in spans] if first else spans
+            packing.add(spans, partial(sums.hash, sheet, laid))
             sums.add(sheet, laid)
         sums.settle()
         pieces = packing.pieces()

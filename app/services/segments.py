@@ -5,7 +5,7 @@ base is one or more segments of one revision marked `base`; one of length 0 says
 are NaN. A series is part of its dataset where its target has a segment of any length, be it of NaNs.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -225,10 +225,10 @@ class Packing:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    def add(self, spans: Sequence[Span]) -> None:
-        """Pack these, too."""
+    def add(self, spans: Sequence[Span], beside: Callable[[], None]) -> None:
+        """Pack these, too, and do what is to be done `beside`, in the order of calls."""
         self.pieces()
-        self._waiting = self._thread.submit(packed, spans)
+        self._waiting = self._thread.submit(lambda: (packed(spans), beside())[0])
 
     def pieces(self) -> list[Piece]:
         """All that was added, packed."""

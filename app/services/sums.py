@@ -97,6 +97,10 @@ class Sums:
         self.points += int(np.count_nonzero(came)) - int(np.count_nonzero(went))
         self.came += outermost(sheet, came)
         self.went += outermost(sheet, went)
+
+    def hash(self, sheet: Sheet, laid: Sequence[Laid]) -> None:
+        """Take the changed cells of the next series into the digest: half of the work, and it lets go of the
+        interpreter, so that another thread may do it. In the order of `add`."""
         for one in laid:
             if one.dropped or one.changed.any():
                 _hash(self.cells.setdefault(one.column, hashlib.sha256()), sheet, one)
@@ -157,9 +161,12 @@ def _said(value: float, column: Column | None) -> str:
 
 def _counts(laid: Sequence[Laid]) -> tuple[int, int]:
     """Rows inserted and updated. A row is inserted when its target was missing, or all of it, and is no longer."""
-    changed = np.logical_or.reduce([one.changed for one in laid])
-    empty = np.logical_and.reduce([np.isnan(one.stored) for one in laid])
-    inserted = changed & (empty | (np.isnan(laid[0].stored) & ~np.isnan(laid[0].sent)))
+    first, *others = laid
+    missing = np.isnan(first.stored)
+    changed, empty = first.changed, missing
+    for one in others:
+        changed, empty = changed | one.changed, empty & np.isnan(one.stored)
+    inserted = changed & (empty | (missing & ~np.isnan(first.sent)))
     return int(np.count_nonzero(inserted)), int(np.count_nonzero(changed & ~inserted))
 
 
