@@ -8,7 +8,7 @@ are NaN. A series is part of its dataset where its target has a segment of any l
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import accumulate, groupby, islice
 from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from app.db import bulk
 from app.db.tables import SegmentRow
-from app.services.codecs import Floats, Ints, decode_all, encode_all
+from app.services.codecs import Floats, Ints, decode, decode_all, encode_all
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ class Extent:
 def paint(segments: Iterable[Segment], window: tuple[int, int] | None = None) -> Painted:
     """The segments of one column, oldest first, laid over each other; only the steps [start, stop) of `window`."""
     kept = _touching(segments, window)
-    return _laid(kept, _decoded(kept), window)
+    return _laid(kept, (decode(segment.codec, segment.payload, segment.length) for segment in kept), window)
 
 
 def paint_all(segments: Iterable[Segment], window: tuple[int, int] | None = None) -> Iterator[tuple[int, str, Painted]]:
@@ -110,24 +110,29 @@ def paint_all(segments: Iterable[Segment], window: tuple[int, int] | None = None
     waiting: list[tuple[int, str, list[Segment]]] = []
     count = 0
     for (series_id, column), mine in groupby(segments, key=lambda segment: (segment.series_id, segment.column)):
-        waiting.append((series_id, column, _touching(mine, window)))
-        count += sum(segment.length for segment in waiting[-1][2])
-        if count >= TOGETHER:
+        kept = _touching(mine, window)
+        length = sum(segment.length for segment in kept)
+        if count + length > TOGETHER:
             yield from _painted(waiting, window)
             waiting, count = [], 0
+        if length > TOGETHER:
+            yield series_id, column, paint(kept, window)
+        else:
+            waiting.append((series_id, column, kept))
+            count += length
     yield from _painted(waiting, window)
 
 
 def _painted(
     columns: Sequence[tuple[int, str, list[Segment]]], window: tuple[int, int] | None
 ) -> Iterator[tuple[int, str, Painted]]:
-    values = _decoded([segment for _, _, mine in columns for segment in mine])
-    at = 0
+    together = [segment for _, _, mine in columns for segment in mine]
+    lengths = [segment.length for segment in together]
+    values = decode_all([segment.codec for segment in together], [segment.payload for segment in together], lengths)
+    # Copies, so that who keeps one series does not keep them all.
+    parts = (values[stop - length : stop].copy() for stop, length in zip(accumulate(lengths), lengths, strict=True))
     for series_id, column, mine in columns:
-        count = sum(segment.length for segment in mine)
-        # A copy, so that who keeps one series does not keep them all.
-        yield series_id, column, _laid(mine, values[at : at + count].copy(), window)
-        at += count
+        yield series_id, column, _laid(mine, islice(parts, len(mine)), window)
 
 
 def _touching(segments: Iterable[Segment], window: tuple[int, int] | None) -> list[Segment]:
@@ -137,27 +142,17 @@ def _touching(segments: Iterable[Segment], window: tuple[int, int] | None) -> li
     return [segment for segment in kept if segment.start < window[1] and segment.stop > window[0]]
 
 
-def _decoded(segments: Sequence[Segment]) -> Floats:
-    """The values of all of them, end to end."""
-    return decode_all(
-        [segment.codec for segment in segments],
-        [segment.payload for segment in segments],
-        [segment.length for segment in segments],
-    )
-
-
-def _laid(segments: Sequence[Segment], values: Floats, window: tuple[int, int] | None) -> Painted:
-    """Segments of one column, whose values are `values` end to end, laid over each other."""
+def _laid(segments: Sequence[Segment], parts: Iterator[Floats], window: tuple[int, int] | None) -> Painted:
+    """Segments of one column, and the values of each, laid over each other."""
     if not segments:
         return Painted(window[0] if window else 0, np.empty(0))
     start, stop = min(s.start for s in segments), max(s.stop for s in segments)
-    if len(segments) > 1:
-        canvas, at = np.full(stop - start, np.nan), 0
-        for segment in segments:
-            place = segment.start - start
-            canvas[place : place + segment.length] = values[at : at + segment.length]
-            at += segment.length
-        values = canvas
+    if len(segments) == 1:
+        values = next(parts)
+    else:
+        values = np.full(stop - start, np.nan)
+        for segment, part in zip(segments, parts, strict=True):
+            values[segment.start - start : segment.stop - start] = part
     if window is None:
         return Painted(start, values)
     low = max(window[0], start)
