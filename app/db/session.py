@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, or_
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+from sqlalchemy.sql.base import ExecutableOption
 
 from app.db import postgres
 from app.db.postgres import KEPT_OPEN
@@ -139,13 +141,17 @@ def _stay_in_workspace(state: ORMExecuteState) -> None:
     if workspace is None:
         raise RuntimeError("a session without a workspace: open it with Database.read or Database.write")
     if workspace != EVERY_WORKSPACE and not state.is_column_load and not state.is_relationship_load:
-        state.statement = state.statement.options(
-            with_loader_criteria(
-                InWorkspace,
-                lambda cls: or_(cls.workspace == workspace, cls.workspace == EVERY_WORKSPACE),
-                include_aliases=True,
-            )
-        )
+        state.statement = state.statement.options(_within(workspace))
+
+
+@lru_cache(maxsize=256)
+def _within(workspace: str) -> ExecutableOption:
+    """The condition on every row that has a workspace; made once, for that takes longer than a short query."""
+    return with_loader_criteria(
+        InWorkspace,
+        lambda cls: or_(cls.workspace == workspace, cls.workspace == EVERY_WORKSPACE),
+        include_aliases=True,
+    )
 
 
 @event.listens_for(Session, "before_flush")
