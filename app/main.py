@@ -83,7 +83,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.meant = Remembered[Meant](app.state.database)
     contexts = Contexts(settings.max_versions_loaded * MIB)
     app.state.ends = KeptEnds(settings.max_versions_loaded * MIB)
-    app.state.arrivals = Arrivals(app.state.database, app.state.versions)
+    app.state.arrivals = Arrivals(
+        app.state.database, app.state.versions, Contexts(settings.max_versions_loaded * MIB // 4)
+    )
     app.state.turns = Turns(app.state.database, app.state.versions, app.state.meant, contexts)
     install_problems(app)
     install_openapi(app, EXAMPLES)

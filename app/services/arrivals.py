@@ -6,23 +6,29 @@ is refused is tried again in halves until the one that is to blame is alone; tha
 request has a transaction of its own refuses it, or obeys its Idempotency-Key."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.db.session import AWAY, Database
+from app.db.tables import DatasetRow
 from app.errors import AppError
 from app.services import datasets, forecast_answers
+from app.services.contexts import Contexts
 from app.services.forecast_inputs import instants, known_columns
-from app.services.forecasts import Arrived, Chosen, Read, Shape, answer, look_up, read_last, take
+from app.services.forecasts import Arrived, Chosen, Meant, Read, Shape, answer, look_up, read_last, take
 from app.services.opened import OpenVersions
 from app.services.turns import about
+from models import known_of
 
 MOST = 256  # requests that share a transaction
 NUMBERS = 200_000  # in all their answers: they are computed while nobody else can write
+
+TRIES = 5  # of a batch whose versions have to be opened first
 
 Future = asyncio.Future[bytes | None]
 Found = dict[int, bytes | Exception]  # by the arrival's id
@@ -49,11 +55,20 @@ class Arrival:
         return len(self.keys) * self.shape.horizon * (1 + len(self.shape.levels))
 
 
+class _Closed(Exception):
+    """A version that is not in memory."""
+
+    def __init__(self, meant: Meant) -> None:
+        super().__init__(meant.folder)
+        self.meant = meant
+
+
 class Arrivals:
     """Gathers points. One for each process; `ask` belongs to the event loop."""
 
-    def __init__(self, database: Database, versions: OpenVersions) -> None:
-        self._database, self._versions = database, versions
+    def __init__(self, database: Database, versions: OpenVersions, contexts: Contexts) -> None:
+        """`contexts` are for the thread that writes alone."""
+        self._database, self._versions, self._contexts = database, versions, contexts
         self._writer = ThreadPoolExecutor(1, "arrivals")
         self._waiting: list[Arrival] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -123,11 +138,18 @@ class Arrivals:
     def _together(self, some: Sequence[Arrival]) -> dict[int, bytes]:
         """All points of one dataset in one transaction, and the answers, but of those that want to hear what they alone
         are told. Raises what refuses any of them."""
+        for _ in range(TRIES):
+            try:
+                return self._at_once(some)
+            except _Closed as closed:
+                take(self._versions, closed.meant)
+        return {}
+
+    def _at_once(self, some: Sequence[Arrival]) -> dict[int, bytes]:
+        """The same; raises `_Closed` where a version would have to be opened while nobody else can write."""
         workspace, models = some[0].workspace, {arrival.model for arrival in some}
-        with self._database.read(workspace) as session:  # loaded before the write lock is held
-            self._chosen(session, models)
-        with self._database.write(workspace) as session:
-            chosen = self._chosen(session, models)
+        with self._kept_if_committed(workspace, some[0].dataset), self._database.write(workspace) as session:
+            chosen = {model: self._chosen(session, model) for model in models}
             dataset = datasets.get(session, some[0].dataset)
             if any(one.opened.any_frequency for one in chosen.values()) and known_columns(session, dataset.id):
                 some = [arrival for arrival in some if not chosen[arrival.model].opened.any_frequency]
@@ -145,11 +167,36 @@ class Arrivals:
             found: dict[int, bytes] = {}
             for (model, _), group in alike.items():
                 keys = [key for arrival in group for key in arrival.keys]
-                found |= _answers(chosen[model], group, read_last(session, dataset, revision, keys, chosen[model]))
+                found |= _answers(chosen[model], group, self._ends(session, dataset, revision, keys, chosen[model]))
         return found
 
-    def _chosen(self, session: Session, models: set[str]) -> dict[str, Chosen]:
-        return {model: take(self._versions, look_up(session, model)) for model in models}
+    def _chosen(self, session: Session, model: str) -> Chosen:
+        meant = look_up(session, model)
+        opened = self._versions.here(meant.folder, meant.digest)
+        if opened is None:
+            raise _Closed(meant)
+        return Chosen(**vars(meant), opened=opened)
+
+    def _ends(self, session: Session, dataset: DatasetRow, revision: int, keys: Sequence[str], chosen: Chosen) -> Read:
+        """What `read_last` reads, from what is kept and what has come since."""
+        known = None if chosen.opened.design.columns else self._contexts.dataset(session, dataset.name, None)
+        if known is not None and known.state.head == revision:
+            self._contexts.begin(len(keys))
+            context = chosen.on(known.calendar).context
+            tails = self._contexts.tails(session, known, [(key, context) for key in keys])
+            if all(key in tails for key in keys):
+                series = [tails[key].series for key in keys]
+                return Read(known.calendar, series, known_of(series), (), dataset.name, revision)
+        return read_last(session, dataset, revision, keys, chosen)
+
+    @contextmanager
+    def _kept_if_committed(self, workspace: str, dataset: str) -> Generator[None]:
+        """Forgets what was read of a dataset where the block fails: it was read before its commit."""
+        try:
+            yield
+        except BaseException:
+            self._contexts.forget(workspace, dataset)
+            raise
 
 
 def fitting(waiting: Sequence[Arrival]) -> int:

@@ -80,9 +80,14 @@ class Contexts:
     def __len__(self) -> int:
         return len(self._tails)
 
-    def begin(self) -> None:
+    def begin(self, cold: int = COLD) -> None:
         """Another turn: so many series may be read anew again."""
-        self._cold = COLD
+        self._cold = cold
+
+    def forget(self, workspace: str, name: str) -> None:
+        """Let go of a dataset."""
+        if (known := self._datasets.pop((workspace, name), None)) is not None:
+            self._forget(known.state.id)
 
     def dataset(self, session: Session, name: str, stamp: Stamp) -> Dataset | None:
         """The dataset of this name as it is now; None when there is none or nothing is in it."""
@@ -132,7 +137,7 @@ class Contexts:
         head, number = dataset.state.head, dataset.state.id
         here = {key: tail for key in steps if (tail := self._tails.get((number, key))) is not None}
         if stale := [tail for tail in here.values() if tail.revision != head]:
-            for tail in self._continued(session, stale, head):
+            for tail in self._continued(session, number, stale, head):
                 here.pop(tail.series.key)
                 self._drop((number, tail.series.key))
         short = {key for key, tail in here.items() if tail.asked < steps[key]}
@@ -170,12 +175,12 @@ class Contexts:
             self._size += tail.size
         return found
 
-    def _continued(self, session: Session, stale: Sequence[Tail], head: int) -> Iterable[Tail]:
+    def _continued(self, session: Session, dataset_id: int, stale: Sequence[Tail], head: int) -> Iterable[Tail]:
         """Bring tails to the head; gives those that must be read anew."""
         left = {tail.id: tail for tail in stale}
         for ids in batched(list(left), BATCH):
             since = min(left[series_id].revision for series_id in ids)
-            rows = session.execute(_newer(ids, since, head))
+            rows = session.execute(_newer(dataset_id, ids, since, head))
             for series_id, mine in groupby(rows, key=lambda row: row[0]):
                 tail = left[series_id]
                 before = tail.size
@@ -198,7 +203,7 @@ class Contexts:
             self._drop(next(iter(self._tails)))
 
 
-def _newer(series_ids: Sequence[int], since: int, head: int) -> Select[*tuple[Any, ...]]:
+def _newer(dataset_id: int, series_ids: Sequence[int], since: int, head: int) -> Select[*tuple[Any, ...]]:
     """What has come to each series after a revision: (id, revision, base, start, length, codec, payload), oldest first;
     of one to which nothing has, the id alone, and of one that is gone nothing."""
     later = and_(
@@ -215,7 +220,9 @@ def _newer(series_ids: Sequence[int], since: int, head: int) -> Select[*tuple[An
         SegmentRow.codec,
         SegmentRow.payload,
     )
-    wanted = select(SeriesRow.id, *columns).join(SegmentRow, later, isouter=True).where(SeriesRow.id.in_(series_ids))
+    wanted = select(SeriesRow.id, *columns).join(SegmentRow, later, isouter=True)
+    # An erased series' id may be that of another dataset's series by now.
+    wanted = wanted.where(SeriesRow.id.in_(series_ids), SeriesRow.dataset_id == dataset_id)
     return wanted.order_by(SeriesRow.id, SegmentRow.revision, SegmentRow.id)
 
 

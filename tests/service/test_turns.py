@@ -330,7 +330,7 @@ def test_a_batch_is_only_so_much_work() -> None:
 
 
 def test_points_that_come_after_the_end_are_left_to_the_other_way(app: FastAPI, database: Database) -> None:
-    closed = Arrivals(database, app.state.versions)
+    closed = Arrivals(database, app.state.versions, Contexts(2**20))
     closed.close()
     arrivals = [arrival_of(orjson.dumps(point(key, 4, 1.0)), "fuel", "r", 10_000) for key in "ab"]
     assert gathered(closed, *arrivals) == [None, None]
@@ -342,3 +342,20 @@ def test_a_point_without_a_forecast_is_not_kept(app: FastAPI, client: TestClient
     assert [answer.status_code for answer in found] == [422, 200, 404]
     origins = [row["origin"][:10] for row in both(client, ask("a", "b"))["forecasts"]]
     assert origins == ["2026-02-03", "2026-02-04"]
+
+
+def test_what_was_read_before_a_failed_commit_is_forgotten(
+    app: FastAPI, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def arrived(day: int, value: float) -> bytes | None:
+        arrival = arrival_of(orjson.dumps(point("a", day, value)), "fuel", "r", 10_000)
+        return gathered(app.state.arrivals, arrival)[0]
+
+    assert arrived(4, 1.0) is not None
+    with monkeypatch.context() as patch:
+        patch.delattr("app.services.arrivals._answers")
+        assert arrived(5, 999.0) is None
+    client.post("/v1/models/fuel/next", json=point("a", 5, 2.0), headers=LONG_WAY).raise_for_status()
+    answer = arrived(6, 3.0)
+    assert answer is not None
+    check(orjson.loads(answer), client.post(URL, json=ask("a"), headers=LONG_WAY).json())
