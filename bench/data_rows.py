@@ -75,7 +75,7 @@ class Server:
         found["idle"] = before
 
         def look() -> None:
-            while not over.wait(0.05):
+            while not over.wait(0.1):  # a look takes the locks that the server takes for each new page
                 found["peak"] = max(found["peak"], self.memory() - before)
 
         looker = threading.Thread(target=look)

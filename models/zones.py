@@ -65,7 +65,7 @@ def zone(name: str) -> Zone:
 
     The first call for a zone other than UTC takes about a tenth of a second, later ones nothing.
     """
-    if name not in _names():
+    if name != "UTC" and name not in _names():  # to list them takes a while
         raise ValueError(
             f"time_zone: expected an IANA name such as UTC or Europe/Berlin, got {name[:60]!r}{_hint(name)}"
         )

@@ -19,6 +19,7 @@ OWN_PROCESS_BYTES = 1 << 20
 # For glibc: the pages of an array that is gone are used for the next one, which else takes each of them anew from the
 # system. All of it goes back when the process ends.
 KEEPS_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+NO_ALGEBRA = {"OPENBLAS_NUM_THREADS": "1"}  # threads that numpy would start for nothing
 
 
 # Each may need several times its file in memory: more at once than there are processors would only be slower.
@@ -77,7 +78,7 @@ class _Reader:
         self._folder = folder
         # The child needs none of the server's secrets.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GATECAST_")}
-        environment = KEEPS_PAGES | environment
+        environment = KEEPS_PAGES | NO_ALGEBRA | environment
         command = [sys.executable, "-m", "app.services.ingest.process", str(folder.absolute())]
         question = pack_question(path.absolute(), ask, known)
         self._child = subprocess.Popen(

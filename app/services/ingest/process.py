@@ -47,3 +47,5 @@ def _be_killed_first() -> None:
 
 if __name__ == "__main__":
     main()
+    sys.stderr.flush()
+    os._exit(0)  # taking Arrow apart in order lasts a tenth of a second, for which the answer would wait
