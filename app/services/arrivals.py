@@ -192,11 +192,13 @@ class Arrivals:
     @contextmanager
     def _kept_if_committed(self, workspace: str, dataset: str) -> Generator[None]:
         """Forgets what was read of a dataset where the block fails: it was read before its commit."""
+        kept = False
         try:
             yield
-        except BaseException:
-            self._contexts.forget(workspace, dataset)
-            raise
+            kept = True
+        finally:
+            if not kept:
+                self._contexts.forget(workspace, dataset)
 
 
 def fitting(waiting: Sequence[Arrival]) -> int:

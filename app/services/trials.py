@@ -200,7 +200,9 @@ def wake(session: Session, engine: Engine, tune_id: str, enqueued: int) -> bool:
 def out_of_time(tune: JobRow, now: dt.datetime) -> bool:
     """Whether a tune's minutes are used up."""
     minutes: float | None = tune.spec["minutes"]
-    return bool(minutes and tune.started_at) and (now - tune.started_at).total_seconds() >= 60.0 * (minutes or 0.0)
+    if not minutes or tune.started_at is None:
+        return False
+    return (now - tune.started_at).total_seconds() >= 60.0 * minutes
 
 
 def keep_best(session: Session, job_id: str, folder: str, made: dict[str, Any]) -> list[str]:
