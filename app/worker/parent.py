@@ -22,6 +22,7 @@ from app.worker.slots import Slot, Spares, cores, end, new_name, slots_of
 log = logging.getLogger("gatecast.worker")
 
 TICK = 0.2
+LIGHT = (trials.TUNE, "forecast")  # kinds of jobs that need no torch
 CONNECTIONS = 2  # kept open between two questions; a busy moment takes more
 WATCH_EVERY = 1.0  # seconds between two looks for cancelled jobs among those running here
 FIRE_EVERY = 3.0  # for schedules that are due
@@ -98,7 +99,7 @@ class Parent:
         if number is None:
             return False
         order = {"job": job_id, "attempt": number, "device": slot.device}
-        child = self.spares.light(order) if self._is_step(job_id) else self.spares.take(order)
+        child = self.spares.light(order) if self._is_light(job_id) else self.spares.take(order)
         self.children[job_id, number] = child
         try:
             status = child.wait()
@@ -126,11 +127,11 @@ class Parent:
         except AWAY as error:
             log.warning("the database is away: %s", error)
 
-    def _is_step(self, job_id: str) -> bool:
-        """Whether the job is a tune, whose steps plan and do not train."""
+    def _is_light(self, job_id: str) -> bool:
+        """Whether the job needs no torch: a step of a tune plans, and forecasts come from a version's graph."""
         try:
             with self.database.read(EVERY_WORKSPACE) as session:
-                return attempts.kind_of(session, job_id) == trials.TUNE
+                return attempts.kind_of(session, job_id) in LIGHT
         except AWAY:
             return False  # any child can take it
 
