@@ -352,14 +352,18 @@ def test_without_its_dataset_a_tune_begins_no_trial(bench: Bench) -> None:
     assert "'hourly'" in shown["error"]["detail"]
 
 
+def begun_long_ago(database: Database, tune: str) -> None:
+    with database.write("default") as session:
+        earlier = jobs.clock(session).replace(year=2020)
+        session.execute(update(JobRow).where(JobRow.id == tune).values(started_at=earlier))
+
+
 def test_the_time_ends_a_tune_too(bench: Bench, database: Database) -> None:
     tune = bench.ask(trials=None, minutes=5)
     assert bench.show(tune)["spec"]["trials"] == 1000
     bench.work(tune)
     bench.work(bench.open(tune)[0])
-    with database.write("default") as session:
-        earlier = jobs.clock(session).replace(year=2020)
-        session.execute(update(JobRow).where(JobRow.id == tune).values(started_at=earlier))
+    begun_long_ago(database, tune)
     assert bench.work(tune)["state"] == "succeeded"
     assert len(bench.trials(tune)) == 1
 
@@ -503,9 +507,7 @@ def test_trials_that_wait_when_the_time_is_over_are_dropped(bench: Bench, databa
     tune = bench.ask(trials=None, minutes=5)
     bench.work(tune)
     bench.work(bench.open(tune)[0])
-    with database.write("default") as session:
-        earlier = jobs.clock(session).replace(year=2020)
-        session.execute(update(JobRow).where(JobRow.id == tune).values(started_at=earlier))
+    begun_long_ago(database, tune)
     assert bench.work(tune)["state"] == "succeeded"
     assert [one["state"] for one in bench.trials(tune)] == ["completed", "cancelled"]
 
