@@ -28,6 +28,7 @@ from app.http.problems import problems
 from app.http.sessions import AppSettings, JobEngine, ReadSession, WriteSession, database, workspace
 from app.services import firing, forecast_jobs, jobs, queueing, trial_tables, trials
 from app.services.firing import Around
+from app.services.queueing import Standing
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
 
@@ -102,7 +103,7 @@ def create_job(
     ask, around = wanted.root, Around(settings, engine, request.app.state.versions)
 
     def make() -> tuple[int, dict[str, str], dict[str, Any]]:
-        return accepted(session, firing.submit(session, ask_of(ask, ask.dataset), around, ask.priority))
+        return accepted(*firing.submit(session, ask_of(ask, ask.dataset), around, ask.priority))
 
     digest = hashlib.sha256(ask.model_dump_json().encode()).hexdigest()
     return idempotent(request, session, digest, make)
@@ -226,7 +227,8 @@ def retry_job(
     keeps its trials, tries again those that failed or were cancelled with it, and its `minutes` begin anew."""
 
     def make() -> tuple[int, dict[str, str], dict[str, Any]]:
-        return accepted(session, trials.retry(session, engine, job, settings.max_queue))
+        row = trials.retry(session, engine, job, settings.max_queue)
+        return accepted(row, queueing.standings(session, [row]).get(row.id))
 
     return idempotent(request, session, "", make)
 
@@ -329,10 +331,10 @@ def shown(session: ReadSession, row: JobRow) -> JobOut:
     return JobOut.of(row, queueing.standings(session, [row]).get(row.id))
 
 
-def accepted(session: ReadSession, row: JobRow) -> tuple[int, dict[str, str], dict[str, Any]]:
+def accepted(row: JobRow, standing: Standing | None) -> tuple[int, dict[str, str], dict[str, Any]]:
     """The answer to a job that was asked for: status, headers, body."""
     headers = {"Location": f"/v1/jobs/{row.id}", "Retry-After": "1"}
-    return 202, headers, shown(session, row).model_dump(mode="json")
+    return 202, headers, JobOut.of(row, standing).model_dump(mode="json")
 
 
 def _batch(db: Database, space: str, job: str, after: int) -> tuple[list[tuple[int, str, dict[str, Any]]], bool]:

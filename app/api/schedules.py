@@ -126,4 +126,4 @@ def run_schedule(
 ) -> Response:
     """Asks for its job at once, also while it is paused. When it fires next stays as it is."""
     around = Around(settings, engine, request.app.state.versions)
-    return idempotent(request, session, "", lambda: accepted(session, firing.run_now(session, schedule, around)))
+    return idempotent(request, session, "", lambda: accepted(*firing.run_now(session, schedule, around)))

@@ -14,7 +14,7 @@ from app.services import idempotency
 Answer = tuple[int, dict[str, str], dict[str, Any] | None]
 
 
-def _declared(
+async def _declared(
     _key: Annotated[
         str | None,
         Header(

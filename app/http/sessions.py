@@ -18,16 +18,8 @@ from app.services.jobs import Engine
 WORKSPACE = "default"
 
 
-def settings(request: Request) -> Settings:
-    return request.app.state.settings
-
-
 def database(request: Request) -> Database:
     return request.app.state.database
-
-
-def engine(request: Request) -> Engine:
-    return request.app.state.engine
 
 
 def workspace(_request: Request) -> str:
@@ -38,6 +30,15 @@ def workspace(_request: Request) -> str:
 def actor(request: Request) -> str:
     """Who asks, for the record of moves."""
     return "api-key" if request.app.state.settings.api_key else "anonymous"
+
+
+# Asynchronous, for the framework hands whatever is not to a thread, a tenth of a millisecond each.
+async def _settings(request: Request) -> Settings:
+    return request.app.state.settings
+
+
+async def _engine(request: Request) -> Engine:
+    return request.app.state.engine
 
 
 def _read_session(request: Request) -> Generator[Session]:
@@ -52,5 +53,5 @@ def _write_session(request: Request) -> Generator[Session]:
 
 ReadSession = Annotated[Session, Depends(_read_session, scope="function")]
 WriteSession = Annotated[Session, Depends(_write_session, scope="function")]
-JobEngine = Annotated[Engine, Depends(engine)]
-AppSettings = Annotated[Settings, Depends(settings)]
+JobEngine = Annotated[Engine, Depends(_engine)]
+AppSettings = Annotated[Settings, Depends(_settings)]

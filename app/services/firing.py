@@ -17,7 +17,7 @@ from app.services.backtests import BacktestAsk
 from app.services.forecast_jobs import ForecastAsk
 from app.services.jobs import Engine, NewJob
 from app.services.opened import OpenVersions
-from app.services.queueing import BATCH, INTERACTIVE, Priority
+from app.services.queueing import BATCH, INTERACTIVE, Priority, Standing
 from app.services.training import TrainAsk
 from app.services.tuning import TuneAsk
 from models import TrainConfig
@@ -37,8 +37,8 @@ class Around:
     versions: OpenVersions
 
 
-def submit(session: Session, ask: Ask, around: Around, priority: Priority = INTERACTIVE) -> JobRow:
-    """Plan and queue a job. Raises what its `plan` raises, and QueueFull."""
+def submit(session: Session, ask: Ask, around: Around, priority: Priority = INTERACTIVE) -> tuple[JobRow, Standing]:
+    """Plan and queue a job; with its place in the queue. Raises what its `plan` raises, and QueueFull."""
     new = replace(plan(session, ask, around), priority=priority)
     return jobs.submit(session, around.engine, new, around.settings.max_queue)
 
@@ -84,13 +84,13 @@ def _tupled(value: Any) -> Any:
     return tuple(cast(list[Any], value)) if isinstance(value, list) else value
 
 
-def run_now(session: Session, name: str, around: Around) -> JobRow:
+def run_now(session: Session, name: str, around: Around) -> tuple[JobRow, Standing]:
     """Ask for a schedule's job at once; when it is due next stays as it is. Raises NotFound, what planning raises, and
     QueueFull."""
     row, dataset = schedules.get(session, name)
-    job = submit(session, ask_of(dataset.name, row.job), around)
+    job, standing = submit(session, ask_of(dataset.name, row.job), around)
     row.last_job, row.last_error = job.id, None
-    return job
+    return job, standing
 
 
 def fire(database: Database, around: Around, now: dt.datetime | None = None) -> list[str]:
@@ -119,7 +119,7 @@ def _fire(session: Session, schedule_id: int, around: Around, now: dt.datetime) 
         return None
     row, dataset = claimed
     try:
-        job = submit(session, ask_of(dataset.name, row.job), around, BATCH)
+        job, _ = submit(session, ask_of(dataset.name, row.job), around, BATCH)
     except QueueFull:
         raise
     except (AppError, ValueError, TypeError) as error:  # the latter two: a job that this release does not know

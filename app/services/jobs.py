@@ -23,7 +23,7 @@ from app.db.session import REQUEST_WAITS_S, Database
 from app.db.tables import JobEventRow, JobRow, WorkerRow, utc_now
 from app.errors import Conflict, NotFound, QueueFull
 from app.services import queueing
-from app.services.queueing import INTERACTIVE, Priority
+from app.services.queueing import INTERACTIVE, Priority, Standing
 
 log = logging.getLogger("gatecast.jobs")
 
@@ -177,16 +177,19 @@ class NewJob:
     priority: Priority = INTERACTIVE
 
 
-def submit(session: Session, engine: Engine, new: NewJob, max_queue: int) -> JobRow:
-    """Write and queue a job in the session's transaction. Raises QueueFull when `max_queue` jobs wait already."""
-    _refuse_when_full(session, max_queue)
+def submit(session: Session, engine: Engine, new: NewJob, max_queue: int) -> tuple[JobRow, Standing]:
+    """Write and queue a job in the session's transaction; gives its place in the queue, too. Raises QueueFull when
+    `max_queue` jobs wait already: the session is not to be committed then."""
     number = queueing.number(session, session.info["workspace"], new.priority)
     job = JobRow(id=new_id(), kind=new.kind, spec=new.spec, priority=number, enqueued=1)
     session.add(job)
     session.flush()
-    append_event(session, job.id, "log", {"level": "info", "message": new.message})
+    standing, waiting = queueing.stood(session, job)
+    _refuse_when_full(waiting - 1, max_queue)
+    session.add(JobEventRow(job_id=job.id, seq=1, kind="log", data={"level": "info", "message": new.message}))
+    session.flush()
     engine.enqueue(session, job)
-    return job
+    return job, standing
 
 
 def get(session: Session, job_id: str) -> JobRow:
@@ -252,7 +255,7 @@ def retry(session: Session, engine: Engine, job_id: str, max_queue: int | None) 
     """Queue a failed or cancelled job again under its own id; it goes on from its last checkpoint. `max_queue` None:
     however many wait. Raises NotFound, Conflict from any other state, QueueFull."""
     if max_queue is not None:
-        _refuse_when_full(session, max_queue)
+        _refuse_when_full(queueing.waiting(session, session.info["workspace"]), max_queue)
     before = get(session, job_id)
     changed = session.execute(
         update(JobRow)
@@ -287,8 +290,7 @@ def retry(session: Session, engine: Engine, job_id: str, max_queue: int | None) 
     return job
 
 
-def _refuse_when_full(session: Session, max_queue: int) -> None:
-    waiting = queueing.waiting(session, session.info["workspace"])
+def _refuse_when_full(waiting: int, max_queue: int) -> None:
     if waiting >= max_queue:
         raise QueueFull(
             f"{waiting} jobs are waiting and this server lets {max_queue} wait; try again when some have ended.",

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from sqlalchemy import Select, Table, func, literal_column, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Select, Table, func, literal_column, select, text, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.db.tables import JobRow
@@ -31,6 +31,7 @@ JOBS = cast(Table, JobRow.__table__)
 PENDING = JOBS.c.state == literal_column("'pending'")
 RUNNING = JOBS.c.state == literal_column("'running'")
 PARKED = JOBS.c.parked == literal_column("true")
+AT_WORK = select(func.count()).select_from(JOBS).where(RUNNING)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ def class_of(number: int) -> Priority:
 def number(session: Session, workspace: str, priority: Priority) -> int:
     """The number of a job that this workspace asks for now."""
     of_class = PENDING & JOBS.c.priority.between(FIRST[priority], LAST[priority])
-    last = session.scalar(select(func.max(JOBS.c.priority)).where(of_class, JOBS.c.workspace == workspace))
+    # Not `max`: while PostgreSQL has no statistics it would read all that wait, 2 ms for 10,000.
+    mine = select(JOBS.c.priority).where(of_class, JOBS.c.workspace == workspace)
+    last = session.scalar(mine.order_by(JOBS.c.priority.desc()).limit(1))
     if last is not None:
         return min(last + 1, LAST[priority])
     # Those that are parked were passed long ago: a newcomer with their number would overtake everybody else. Where
@@ -77,11 +80,10 @@ def standings(session: Session, jobs: Collection[JobRow]) -> dict[str, Standing]
     pending = {job.id: job for job in jobs if job.state == "pending"}
     if not pending:
         return {}
-    turn = tuple_(JOBS.c.priority, JOBS.c.id)
-    running = session.scalar(select(func.count()).select_from(JOBS).where(RUNNING)) or 0
+    running = session.scalar(AT_WORK) or 0
     if len(pending) == 1:
         job = next(iter(pending.values()))
-        before = select(func.count()).select_from(JOBS).where(PENDING, turn <= (job.priority, job.id))
+        before = select(func.count()).select_from(JOBS).where(PENDING, _up_to(job))
         places = {job.id: session.scalar(before) or 1}
     else:
         order = func.row_number().over(order_by=(JOBS.c.priority, JOBS.c.id)).label("place")
@@ -89,6 +91,18 @@ def standings(session: Session, jobs: Collection[JobRow]) -> dict[str, Standing]
         found = session.execute(select(numbered.c.id, numbered.c.place).where(numbered.c.id.in_(pending)))
         places = {row.id: row.place for row in found}
     return {job.id: Standing(places[job.id], running, job.parked) for job in pending.values() if job.id in places}
+
+
+def stood(session: Session, job: JobRow) -> tuple[Standing, int]:
+    """Where a job that was written just now stands, and how many of its workspace wait, itself among them. All that
+    waits is gone through once for both: that is what asking for a job costs where ten thousand wait."""
+    mine, before = (func.count().filter(which) for which in (JOBS.c.workspace == job.workspace, _up_to(job)))
+    row = session.execute(select(mine, before, AT_WORK.scalar_subquery()).where(PENDING)).one()
+    return Standing(row[1], row[2], job.parked), row[0]
+
+
+def _up_to(job: JobRow) -> ColumnElement[bool]:
+    return tuple_(JOBS.c.priority, JOBS.c.id) <= (job.priority, job.id)
 
 
 # ---------------------------------------------------------------- how many of a workspace run at once

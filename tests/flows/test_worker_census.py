@@ -53,7 +53,7 @@ def other(database: Database, name: str, age: float) -> None:
 def claimed(database: Database, engine: Engine, by: str) -> str:
     """A job that this worker has taken from the queue."""
     with database.write("default") as session:
-        job = jobs.submit(session, engine, NewJob("train", {}), 10).id
+        job = jobs.submit(session, engine, NewJob("train", {}), 10)[0].id
     set_status(database, job, "PENDING", by)
     return job
 

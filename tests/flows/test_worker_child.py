@@ -38,7 +38,7 @@ def order(database: Database) -> Any:
     def begin(spec: dict[str, Any]) -> dict[str, Any]:
         engine = Engine(database.url)
         with database.write("default") as session:
-            job = jobs.submit(session, engine, NewJob("train", spec), 10).id
+            job = jobs.submit(session, engine, NewJob("train", spec), 10)[0].id
         engine.close()
         with database.write(EVERY_WORKSPACE) as session:
             number = attempts.begin(session, job, 1, "worker", "cpu")

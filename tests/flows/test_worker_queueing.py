@@ -39,7 +39,7 @@ def ask(database: Database, around: Around, workspace: str, count: int) -> list[
     made: list[str] = []
     for _ in range(count):
         with database.write(workspace) as session:
-            made.append(firing.submit(session, TrainAsk("hourly", "load", TrainConfig.parse(TINY)), around).id)
+            made.append(firing.submit(session, TrainAsk("hourly", "load", TrainConfig.parse(TINY)), around)[0].id)
     return made
 
 

@@ -18,7 +18,7 @@ from app.services.jobs import Engine, NewJob
 def job(database: Database) -> str:
     engine = Engine(database.url)
     with database.write("default") as session:
-        made = jobs.submit(session, engine, NewJob("train", {}), 10).id
+        made = jobs.submit(session, engine, NewJob("train", {}), 10)[0].id
     engine.close()
     return made
 
@@ -117,7 +117,7 @@ def test_a_job_that_waits_tells_its_place_as_it_moves_on(client: TestClient, dat
     """Places are not kept: they come without an id, and a client that comes again goes on after the last event."""
     engine = Engine(database.url)
     with database.write("default") as session:
-        second = jobs.submit(session, engine, NewJob("train", {}), 10).id
+        second = jobs.submit(session, engine, NewJob("train", {}), 10)[0].id
     begin = threading.Timer(0.3, lambda: work(database, job))
     end = threading.Timer(2.8, lambda: work(database, second))
     begin.start()

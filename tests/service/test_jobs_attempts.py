@@ -19,7 +19,7 @@ from app.services.jobs import Engine, NewJob
 def job(database: Database) -> str:
     engine = Engine(database.url)
     with database.write("default") as session:
-        made = jobs.submit(session, engine, NewJob("train", {}), 10).id
+        made = jobs.submit(session, engine, NewJob("train", {}), 10)[0].id
     engine.close()
     return made
 

@@ -34,7 +34,7 @@ class Queue:
     def ask(self, workspace: str, *names: str, priority: Priority = INTERACTIVE) -> None:
         for name in names:
             with self.database.write(workspace) as session:
-                row = jobs.submit(session, self.engine, NewJob("train", {}, priority=priority), 10_000)
+                row, _ = jobs.submit(session, self.engine, NewJob("train", {}, priority=priority), 10_000)
                 self.names[row.id] = name
 
     def order(self) -> list[str]:
