@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 import logging
+import os
 import shutil
 import time
 from collections.abc import AsyncGenerator
@@ -67,6 +68,7 @@ EXPOSED = [
 
 def create_app(settings: Settings) -> FastAPI:
     """The application over one database and one data folder. Opens no connection and starts no thread of its own."""
+    traced = _is_traced()
     app = FastAPI(
         title="Gatecast",
         version=system.VERSION,
@@ -74,6 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         lifespan=_lifespan,
         generate_unique_id_function=_operation_id,
+        telemetry={"tracing": traced, "metrics": traced, "logs": traced},
     )
     app.state.settings = settings
     app.state.stopping = False  # set when the process was told to stop: endless answers end then
@@ -112,6 +115,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Heads)
     app.add_middleware(Requests, root_path=settings.root_path)
     return app
+
+
+def _is_traced() -> bool:
+    """Whether this process was started with OpenTelemetry's settings. The framework would look for them in each request
+    anew, which takes a fifth of what a forecast takes."""
+    return any(name.startswith("OTEL_") for name in os.environ)
 
 
 def _operation_id(route: APIRoute) -> str:

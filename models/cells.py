@@ -44,7 +44,9 @@ def remember(cell: Cell, reach: int) -> None:
 def rest(cell: Cell, first: Tensor) -> State:
     """The state before the first step: `first` (batch, hidden) in each layer, an empty memory. Given by hand, because
     an exporter bakes the default's batch size in."""
-    state = torch.stack([first] * cell.num_layers)
+    state = (
+        first[None].expand(cell.num_layers, -1, -1).contiguous() if cell.num_layers > 1 else first[None].contiguous()
+    )
     return (state, torch.zeros_like(state)) if isinstance(cell, nn.LSTM) else (state,)
 
 

@@ -148,11 +148,14 @@ class Member(AnyMember[Prepared]):
     def prepare(self, inputs: Inputs) -> tuple[Prepared, Scaled]:
         """Scale the windows' newest steps and look up their bases."""
         length = self.config.context or 1
-        context, mask = inputs.context[:, -length:], inputs.mask[:, -length:].to(inputs.context.dtype)
+        context, mask = inputs.context, inputs.mask
+        if int(context.shape[1]) != length:  # a slice of everything costs a graph as much as any other
+            context, mask = context[:, -length:], mask[:, -length:]
+        present, mask = mask.float(), mask.to(context.dtype)
         scaled = self._scaled(context, mask)
         values = scaled.apply(context) * mask
         bases, doubts = self.bases(values, mask)
-        ready = Prepared(scaled.shift, scaled.scale, scaled.unit, values.float(), mask.float(), bases, doubts)
+        ready = Prepared(scaled.shift, scaled.scale, scaled.unit, values.float(), present, bases, doubts)
         if self.beside is not None:
             steps = length + int(bases.shape[1])
             features = None if inputs.features is None else self.beside.plain(inputs.features[:, -steps:], mask)
@@ -176,7 +179,9 @@ class Member(AnyMember[Prepared]):
         if self.beside is not None:
             features = None if features is None else self.beside.embed(features)
             static = None if static is None else self.beside.static.embed(static)
-        context, mask = ready.context[:, -self.reads :], ready.mask[:, -self.reads :]
+        context, mask = ready.context, ready.mask
+        if int(context.shape[1]) != self.reads:
+            context, mask = context[:, -self.reads :], mask[:, -self.reads :]
         worth = None
         if features is not None:
             scale = torch.where(ready.scale > 0, ready.scale, 1.0)
@@ -214,6 +219,8 @@ class Forecaster(nn.Module):
     def mixed(self, inputs: Inputs) -> Tensor:
         """The members' weighted mean, (batch, horizon, level)."""
         parts = [member(inputs) for member in self.members]
+        if len(parts) == 1:
+            return parts[0]
         total = torch.stack([share * part for share, part in zip(self.shares, parts, strict=True)]).sum(0)
         return total / self.shares.sum()
 
@@ -226,9 +233,11 @@ class Forecaster(nn.Module):
         place = middle(self.config.quantiles)
         centre = quantiles[..., place : place + 1]
         away = quantiles - centre
-        if mirrored(self.config.quantiles):
-            away = away * (1.0 + self.skew) / 2.0 - away.flip(-1) * (1.0 - self.skew) / 2.0
-        quantiles = centre + away * self.stretch
+        if mirrored(self.config.quantiles) and float(self.skew) != 1.0:
+            own, other = (1.0 + self.skew) / 2.0 * self.stretch, (1.0 - self.skew) / 2.0 * self.stretch
+            quantiles = centre + away * own - away.flip(-1) * other
+        else:
+            quantiles = centre + away * self.stretch
         if any(member.floored for member in self.members):
             least = torch.where(mask > 0, context, 0.0).amin(1)[:, None, None]
             quantiles = torch.where(least >= 0, quantiles.clamp_min(0.0), quantiles)

@@ -258,7 +258,15 @@ def student_quantiles(degrees: NDArray[np.float64], levels: NDArray[np.float64])
 def monotone(raw: Tensor, anchor: int) -> Tensor:
     """Quantiles (…, level) from free numbers (…, level): the first is the anchor's, the others are the steps between
     neighbouring levels, from the lowest to the highest, before softplus. Laid out level by level, as the network's raw
-    numbers are: half the time of sums along the last axis."""
+    numbers are: half the time of sums along the last axis. A graph, whose steps each cost more than the numbers in
+    them, adds up all at once."""
+    if torch.onnx.is_in_onnx_export():
+        middle, steps = raw[..., :1], functional.softplus(raw[..., 1:])
+        above = middle + steps[..., anchor:].cumsum(-1)
+        if not anchor:
+            return torch.cat([middle, above], dim=-1)
+        below = middle - steps[..., :anchor].flip(-1).cumsum(-1).flip(-1)
+        return torch.cat([below, middle, above], dim=-1)
     middle, *steps = raw[..., 0], *functional.softplus(raw[..., 1:]).unbind(-1)
     found = [middle]
     for step in reversed(steps[:anchor]):

@@ -140,7 +140,8 @@ class Network(nn.Module):
         time, horizon = int(context.shape[1]), int(bases.shape[1])
         read = None if features is None else features[:, :-horizon][:, -time:]
         inputs = self._inputs(context, mask, read)
-        first = context.new_zeros(context.shape[0], self.shape.hidden)
+        # Nothing, made from what there is: a graph that makes it of a size that it has to ask for needs five steps.
+        first = (context[:, :1] * 0.0).expand(-1, self.shape.hidden)
         added = None
         if self.known is not None and static is not None:
             first, added = self.known(static).chunk(2, dim=1)
@@ -171,7 +172,7 @@ class Network(nn.Module):
     def _by_step(self, found: Tensor, count: int) -> Tensor:
         """(batch, count * step) -> (batch, step, count), as a view: what is done to all steps alike, for one number or
         base after the other, then runs over neighbours in memory, several times as fast."""
-        return found.reshape(-1, count, found.shape[1] // count).transpose(1, 2)
+        return found.reshape(-1, count, int(found.shape[1]) // count).transpose(1, 2)
 
     def _read(self, state: Tensor, other: Tensor | None, added: Tensor | None) -> Tensor:
         """What head and gate see of a `state` (batch, hidden): with the backward cell's, and what is known of the
@@ -185,7 +186,7 @@ class Network(nn.Module):
         bases' type: weights that sum to 1 in float64 keep a huge level's digits. Beyond the trained horizon the last
         step's weights go on."""
         if self.gate is None:
-            return bases.new_zeros(bases.shape[:2]), bases
+            return (last[:, :1] * 0.0).to(bases.dtype).expand(-1, int(bases.shape[1])), bases
         own = rows(self._by_step(self.gate(last), self.shape.bases), int(bases.shape[1])).transpose(1, 2)
         weights = torch.softmax((own + logits[..., None]).to(bases.dtype), dim=1).transpose(1, 2)
         return (bases * weights).sum(2), weights

@@ -163,8 +163,14 @@ def _sent(ask: PlainAsk, inputs: list[PlainInput], question: Question) -> list[s
     if ask.dataset is not None or ask.series is not None:
         return None
     question.frequency, question.time_zone = ask.frequency, ask.time_zone
-    question.sent = tuple(Sent(one.key, np.array(one.target, np.float64), one.start) for one in inputs)
-    return None if any(np.isinf(one.values).any() for one in question.sent) else [one.key for one in inputs]
+    question.sent = tuple(_history(one) for one in inputs)
+    fine = all(one.whole or not np.isinf(one.values).any() for one in question.sent)
+    return [one.key for one in inputs] if fine else None
+
+
+def _history(one: PlainInput) -> Sent:
+    values = np.array(one.target, np.float64)
+    return Sent(one.key, values, one.start, len(values) > 0 and bool(np.isfinite(values).all()))
 
 
 @lru_cache(maxsize=256)

@@ -28,11 +28,13 @@ TEXT = 64  # characters of a time or a name; what is longer is no entry of a cac
 
 @dataclass(slots=True)
 class Sent:
-    """History in the request: values (time,) with NaN for missing ones, and the time of the first as it was sent."""
+    """History in the request: values (time,) with NaN for missing ones, and the time of the first as it was sent.
+    `whole`: there are some, and none is missing."""
 
     key: str
     values: Any
     start: str | None
+    whole: bool
 
 
 @dataclass(slots=True)
@@ -196,12 +198,15 @@ def sent_part(question: Question, chosen: Chosen) -> Part | None:
         return None
     series: list[Series] = []
     for one in question.sent:
-        present = np.flatnonzero(~np.isnan(one.values))
         place = (0, 0) if one.start is None else located(calendar, one.start)
-        if place is None or not len(present) or int(present[-1]) + 1 != len(one.values):
+        if place is None or not (one.whole or _ends_known(one.values)):
             return None
         series.append(Series(one.key, one.values, *place, dated=one.start is not None))
     return Part(question, chosen, calendar, series, [one.dated for one in series], notes)
+
+
+def _ends_known(values: Any) -> bool:
+    return len(values) > 0 and not np.isnan(values[-1])
 
 
 @lru_cache(maxsize=1024)
