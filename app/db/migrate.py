@@ -2,16 +2,16 @@
 
 import functools
 import re
+import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbos import run_dbos_database_migrations
 from sqlalchemy import Connection, inspect, text
 
 import migrations
-from app.db import postgres
 from app.db.session import Database
 from app.db.tables import Base
 
@@ -25,7 +25,7 @@ class NoSuchRevision(Exception):
     """The revision that was asked for, or that the database is at, is none of this program's."""
 
 
-# Alembic takes 11 MB and a while to load: a server whose tables are new enough does without.
+# Alembic takes 11 MB and a while to load, the job engine 8: a server whose tables are new enough does without.
 
 
 def config(connection: Connection | None = None) -> "Config":
@@ -44,6 +44,8 @@ def _alone(database: Database) -> Generator[Connection]:
     """A connection in a write transaction that no other migrating process can hold at the same time."""
     with database.engine.execution_options(gatecast_write=True).begin() as connection:
         if not database.is_sqlite:
+            from app.db import postgres
+
             postgres.unhurried(connection)
             connection.execute(text("set local lock_timeout = 0"))
             connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": LOCK})
@@ -56,8 +58,25 @@ def migrate(database: Database, revision: str = "head") -> None:
     with _alone(database) as connection:
         if revision != "head" or current(connection) != newest():
             _move(connection, revision)
-    if revision != "base":
-        run_dbos_database_migrations(database.url)
+        if revision == "base" or (database.is_sqlite and _engine_seen(connection) == _engine()):
+            return
+    from dbos import run_dbos_database_migrations
+
+    run_dbos_database_migrations(database.url)
+    if database.is_sqlite:
+        with _alone(database) as connection:
+            connection.exec_driver_sql(f"PRAGMA user_version = {_engine()}")
+
+
+def _engine() -> int:
+    """A number for the installed release of the job engine."""
+    return zlib.crc32(version("dbos").encode()) & 0x7FFF_FFFF
+
+
+def _engine_seen(connection: Connection) -> int | None:
+    """The number of the release that a SQLite file's engine tables were made for: kept in the file's header, so that a
+    server that starts need not load the engine to ask it."""
+    return connection.exec_driver_sql("PRAGMA user_version").scalar()
 
 
 def _move(connection: Connection, revision: str) -> None:

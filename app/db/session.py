@@ -19,8 +19,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 from sqlalchemy.sql.base import ExecutableOption
 
-from app.db import postgres
-from app.db.postgres import KEPT_OPEN
 from app.db.tables import InWorkspace
 
 # A database that restarts, is full, locked for too long, or out of reach: what was tried may be tried again.
@@ -39,10 +37,11 @@ class Database:
     transaction."""
 
     def __init__(
-        self, url: str, patience: float = WORK_WAITS_S, holds: float | None = None, kept: int = KEPT_OPEN
+        self, url: str, patience: float = WORK_WAITS_S, holds: float | None = None, kept: int | None = None
     ) -> None:
         """Who writes waits `patience` seconds for a lock of somebody else. On PostgreSQL it loses its own after `holds`
-        seconds in mid-transaction without a statement (None: after a minute), and `kept` connections stay open."""
+        seconds in mid-transaction without a statement (None: after a minute), and `kept` connections stay open (None:
+        as many as are usual)."""
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
         self._patience = patience
@@ -59,7 +58,9 @@ class Database:
             event.listen(self.engine, "connect", self._configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
-            self.engine = postgres.engine(url, patience, kept)
+            from app.db import postgres  # its driver takes 5 MB that a server on SQLite need not have
+
+            self.engine = postgres.engine(url, patience, kept or postgres.KEPT_OPEN)
             if holds is not None:
                 postgres.hold_briefly(self.engine, holds)
         self._writer = self.engine.execution_options(gatecast_write=True)
@@ -98,6 +99,8 @@ class Database:
 
     def _snapshot(self) -> Stamp:
         """Two equal snapshots see the same rows: every transaction that writes has an id, and begins or ends one."""
+        from app.db import postgres
+
         if time.monotonic() < self._silent_until or not self._watching.acquire(timeout=LOOK_WAITS_S):
             return None
         try:

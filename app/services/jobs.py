@@ -18,7 +18,6 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.db import postgres
 from app.db.session import REQUEST_WAITS_S, Database
 from app.db.tables import JobEventRow, JobRow, WorkerRow, utc_now
 from app.errors import Conflict, NotFound, QueueFull
@@ -45,14 +44,20 @@ class Engine:
 
     def __init__(self, url: str, beside: Database | None = None) -> None:
         """On PostgreSQL it shares the connections of the database `beside`, or has its own."""
-        from dbos import DBOSClient, DBOSPortableJSONSerializer  # half a second that a worker's child need not spend
+        self._url = url
+        self._own = None if beside or url.startswith("sqlite") else Database(url, REQUEST_WAITS_S)
+        self._shared = beside or self._own
 
-        self._own = None if beside or url.startswith("sqlite") else postgres.engine(url, REQUEST_WAITS_S)
-        shared = None if beside is None or beside.is_sqlite else beside.engine
+    @functools.cached_property
+    def _client(self) -> Any:
+        """Made on first use: it takes 8 MB and a tenth of a second, which a server that only forecasts need not spend,
+        nor a worker's child."""
+        from dbos import DBOSClient, DBOSPortableJSONSerializer
+
         # The engine's own default serialiser is pickle: whoever could write the database could run code in the workers.
-        self._client = DBOSClient(
-            system_database_url=url,
-            system_database_engine=self._own if shared is None else shared,
+        return DBOSClient(
+            system_database_url=self._url,
+            system_database_engine=None if self._shared is None or self._shared.is_sqlite else self._shared.engine,
             serializer=DBOSPortableJSONSerializer(),
             application_name=APPLICATION,
             lazy=True,
@@ -128,9 +133,10 @@ class Engine:
                 return dropped
 
     def close(self) -> None:
-        self._client.destroy()
+        if "_client" in vars(self):
+            self._client.destroy()
         if self._own is not None:
-            self._own.dispose()
+            self._own.close()
 
 
 def engine_of(session: Session) -> Engine:
