@@ -21,7 +21,11 @@ from app.errors import AppError, Conflict
 from app.services import datasets, queueing, trials
 from app.services.jobs import ACTIVE, Engine, append_event
 
-MAX_TRIES = 5  # attempts in a row that end without a new checkpoint
+MAX_TRIES = 5  # attempts in a row that end without a new checkpoint and by the job's own fault
+# What an attempt counts in the row's `tries`, by how it ended: by itself; with its worker, which a job may have taken
+# along; killed by somebody while there was memory, which says nothing of the job. At WORN_OUT the job has failed.
+OWN, LOST, KILLED = 4, 2, 1
+WORN_OUT = MAX_TRIES * OWN
 PATIENCE = 60.0  # seconds to wait for it before the attempt is given up
 
 T = TypeVar("T")
@@ -100,7 +104,7 @@ def begin(
         .values(
             state="running",
             attempt=JobRow.attempt + 1,
-            tries=JobRow.tries + 1,
+            tries=JobRow.tries + LOST,
             worker=worker,
             device=device,
             slot=slot,
@@ -112,7 +116,7 @@ def begin(
     if row is None:
         return None
     number, tries, kind = row
-    if tries > MAX_TRIES:
+    if tries - LOST >= WORN_OUT:
         fail(session, job_id, number, _worn_out("The worker was lost each time."))
         return None
     if kind != trials.TUNE:  # whose steps are many and short
@@ -217,24 +221,30 @@ def wait(session: Session, job_id: str, number: int, progress: dict[str, Any], m
 
 def hand_back(session: Session, job_id: str, number: int) -> None:
     """Return the job to the queue because its worker goes away; this attempt does not count as a try. Raises Fenced."""
-    tries = case((JobRow.tries > 0, JobRow.tries - 1), else_=0)
-    _write(session, job_id, number, state="pending", tries=tries, worker=None, device=None)
+    _write(session, job_id, number, state="pending", tries=_counting(0), worker=None, device=None)
     _log(session, job_id, "info", f"attempt {number} handed back: the worker stops")
 
 
-def lose(session: Session, job_id: str, number: int, reason: str) -> bool:
-    """Note that the attempt's process ended without a word. True when another attempt may follow; when the tries are
-    used up the job fails with the reason. False also when the job is no longer this attempt's."""
+def lose(session: Session, job_id: str, number: int, reason: str, counts: int = OWN) -> bool:
+    """Note that the attempt's process ended without a word, which `counts` so much. True when another attempt may
+    follow; when the tries are used up the job fails with the reason. False also when the job is no longer this
+    attempt's."""
     trials.hold(session, job_id)
     try:
-        _write(session, job_id, number, attempt=JobRow.attempt)
+        _write(session, job_id, number, tries=_counting(counts))
     except Fenced:
         return False
     _log(session, job_id, "warning", f"attempt {number} ended early: {reason}")
-    if load(session, job_id, number).tries >= MAX_TRIES:
+    if load(session, job_id, number).tries >= WORN_OUT:
         fail(session, job_id, number, _worn_out(f"The last one: {reason}."))
         return False
     return True
+
+
+def _counting(ended: int) -> ColumnElement[int]:
+    """The row's `tries` with what this attempt counts, instead of what it was begun with: a worker's loss. Where it has
+    written a new checkpoint they are 0, and stay so."""
+    return case((JobRow.tries > 0, JobRow.tries - LOST + ended), else_=0)
 
 
 def strays(session: Session, running: Collection[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -310,6 +320,7 @@ def _log(session: Session, job_id: str, level: str, message: str) -> None:
 
 def _worn_out(reason: str) -> AppError:
     return AppError(
-        f"{MAX_TRIES} attempts in a row ended without a new checkpoint. {reason} Retry the job once the cause is gone.",
+        f"{MAX_TRIES} attempts in a row or more ended without a new checkpoint. {reason} "
+        "Retry the job once the cause is gone.",
         code="attempts-exhausted",
     )

@@ -228,19 +228,22 @@ def _newer(dataset_id: int, series_ids: Sequence[int], since: int, head: int) ->
 
 def painted(tail: Tail, rows: Sequence[Any]) -> bool:
     """Paint (revision, base, start, length, codec, payload) rows, oldest first, over a tail. False when the tail is not
-    enough for that, and left as it was: a fresh base, an end that has become missing, a value before the first."""
+    enough for that, and left as it was: an end that has become missing, a value before the first."""
     series = tail.series
     first, stop = series.start, series.start + len(series.target)
     full = len(series.target) >= tail.asked
-    for _, base, start, length, _, _ in rows:
-        if base or not length or (start < first and not full) or start > stop + tail.asked:
+    for _, _, start, length, _, _ in rows:
+        if not length or (start < first and not full) or start > stop + tail.asked:
             return False
     if not rows:
         return True
     end = max(stop, *(start + length for _, _, start, length, _, _ in rows))
     values = np.full(end - first, np.nan)
     values[: stop - first] = series.target
-    for _, _, start, length, codec, payload in rows:
+    fresh = 0
+    for revision, base, start, length, codec, payload in rows:
+        if base and revision != fresh:  # the first segment of one: the series begins anew
+            values[:], fresh = np.nan, revision
         low = max(start, first)
         if low < start + length:
             values[low - first : start + length - first] = decode(codec, payload, length)[low - start :]

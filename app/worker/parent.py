@@ -17,7 +17,7 @@ from app.db.session import AWAY, EVERY_WORKSPACE, WORK_HOLDS_S, Database
 from app.services import attempts, jobs, schedules, trials
 from app.worker import census, engine
 from app.worker.rooms import Meter, Rooms
-from app.worker.slots import Slot, Spares, cores, end, new_name, slots_of
+from app.worker.slots import Slot, Spares, cores, end, new_name, slots_of, starved
 
 log = logging.getLogger("gatecast.worker")
 
@@ -98,7 +98,7 @@ class Parent:
         )
         if number is None:
             return False
-        order = {"job": job_id, "attempt": number, "device": slot.device}
+        order, before = {"job": job_id, "attempt": number, "device": slot.device}, starved()
         child = self.spares.light(order) if self._is_light(job_id) else self.spares.take(order)
         self.children[job_id, number] = child
         try:
@@ -107,14 +107,14 @@ class Parent:
             end(child, 0.0)
             if not self.draining.is_set():
                 del self.children[job_id, number]
+        killed = status == -signal.SIGKILL and before is not None and starved() == before
         self._stand_still_when_draining()
+        reason, counts = _reason(status, killed), attempts.KILLED if killed else attempts.OWN
         again = attempts.persist(
-            self.database,
-            lambda session: attempts.lose(session, job_id, number, _reason(status)),
-            patience=None,
+            self.database, lambda session: attempts.lose(session, job_id, number, reason, counts), patience=None
         )
         if again:
-            log.warning("job %s attempt %d: %s", job_id, number, _reason(status))
+            log.warning("job %s attempt %d: %s", job_id, number, reason)
         return again
 
     def _let_next_begin(self, job_id: str) -> None:
@@ -216,14 +216,15 @@ class Parent:
             pass  # the child has done it, or the job has ended
 
 
-def _reason(status: int) -> str:
-    """How a child ended, in words."""
+def _reason(status: int, killed: bool) -> str:
+    """How a child ended, in words; `killed`: by somebody, not for want of memory."""
     if status >= 0:
         return f"its process ended with status {status}"
     try:
         name = signal.Signals(-status).name
     except ValueError:
         name = f"signal {-status}"
-    return f"its process was ended by {name}" + (
-        ", often the system's answer to too little memory" if name == "SIGKILL" else ""
-    )
+    said = f"its process was ended by {name}"
+    if killed:
+        return f"{said}, not for want of memory: somebody or something else killed it"
+    return f"{said}, often the system's answer to too little memory" if name == "SIGKILL" else said

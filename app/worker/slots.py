@@ -66,6 +66,14 @@ def _exists(pid: int) -> str:
     return "1"
 
 
+def starved() -> int | None:
+    """How many processes the system has ended for want of memory since it started; None where it does not say."""
+    with suppress(OSError, ValueError):
+        counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+        return int(counts["oom_kill"]) if "oom_kill" in counts else None
+    return None
+
+
 # ---------------------------------------------------------------- slots
 
 

@@ -58,7 +58,7 @@ def test_one_slot_trains_survives_a_kill_and_makes_way_for_the_next(
     assert system["queue"] == {"pending": 1, "running": 1}
     os.kill(worker.until_at_work(), signal.SIGKILL)
     assert jobs.begun_at(second, attempt=2) >= saved
-    assert any("SIGKILL" in line for line in jobs.lines(second))
+    assert any("SIGKILL" in line and "somebody" in line for line in jobs.lines(second))
 
     assert jobs.client.post(f"/v1/jobs/{second}/cancel").json()["state"] == "cancelled"
     assert jobs.wait(third, "succeeded")["attempt"] == 1

@@ -11,7 +11,7 @@ from app.db.session import EVERY_WORKSPACE, Database
 from app.db.tables import JobEventRow, JobRow
 from app.errors import AppError
 from app.services import attempts, jobs
-from app.services.attempts import MAX_TRIES, Fenced, Report
+from app.services.attempts import KILLED, LOST, MAX_TRIES, WORN_OUT, Fenced, Report
 from app.services.jobs import Engine, NewJob
 
 
@@ -114,9 +114,20 @@ def test_five_attempts_without_a_checkpoint_fail_the_job(database: Database, job
 
 
 def test_workers_that_die_with_the_job_count_too(database: Database, job: str) -> None:
-    for number in range(1, MAX_TRIES + 1):
+    most = WORN_OUT // LOST
+    for number in range(1, most + 1):
         assert begin(database, job) == number  # and the worker is gone: nobody says `lose`
     assert begin(database, job) is None
+    assert row(database, job).state == "failed"
+    assert most == 2 * MAX_TRIES  # a worker may be lost without the job's fault
+
+
+def test_who_is_killed_by_somebody_is_patient(database: Database, job: str) -> None:
+    for number in range(1, 4 * MAX_TRIES):
+        assert begin(database, job) == number
+        assert do(database, lambda session, n=number: attempts.lose(session, job, n, "it was killed", KILLED)) is True
+    assert begin(database, job) == 4 * MAX_TRIES
+    assert do(database, lambda session: attempts.lose(session, job, 4 * MAX_TRIES, "again", KILLED)) is False
     assert row(database, job).state == "failed"
 
 

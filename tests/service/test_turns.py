@@ -126,6 +126,26 @@ def test_a_corrected_past_is_seen(client: TestClient) -> None:
             both(client, ask(key))
 
 
+def test_a_fresh_base_is_painted_over_what_is_kept(
+    app: FastAPI, client: TestClient, stored: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.segments.MOST", 2)  # so many segments, then the series is written anew
+    values = list(HISTORY)
+    for _ in range(2):  # the first one opens the version
+        both(client, ask("a"))
+    monkeypatch.delattr(Contexts, "_read")  # what is kept has to do
+    for value in (5.0, 6.0, 7.0, 8.0, 9.0, 10.0):
+        values.append(value)
+        stored("gasoline", {"a": values})
+        both(client, ask("a"))
+        contexts: Contexts = app.state.turns.contexts
+        known = contexts.known("default", "gasoline", app.state.database.stamp())
+        assert known is not None
+        tails = contexts.held(known, ["a"], 5)
+        assert tails is not None  # the short way answered
+        assert tails[0].series.target[-5:].tolist() == values[-5:]
+
+
 def test_a_dataset_made_anew_under_the_same_name(
     client: TestClient, stored: Callable[..., int], database: Database
 ) -> None:
