@@ -2,15 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import Path, Request, Response
 
 from app.api.schemas.backtests import BacktestBriefOut, BacktestOut, BacktestsOut, LinkOut, SeriesScoresPageOut
+from app.http import routers
 from app.http.pages import DEFAULT_SIZE, PageSize, PageToken, bad_token, decode_token, encode_token, next_link
 from app.http.problems import problems
 from app.http.sessions import ReadSession
 from app.services import backtests
 
-router = APIRouter(prefix="/v1/backtests", tags=["Backtests"])
+router = routers.router("Backtests", "/v1/backtests")
 
 BacktestPath = Annotated[
     str,

@@ -5,12 +5,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi import Body, Header, Query, Request, Response
 
 from app.api.schemas.common import DatasetPath
 from app.api.schemas.datasets import CovariateOut, DatasetIn, DatasetOut, DatasetPatchIn, DatasetsOut
 from app.db.tables import DatasetRow
 from app.errors import PreconditionFailed
+from app.http import routers
 from app.http.etags import is_known, tag_of, tags_in
 from app.http.idempotency import IDEMPOTENT, idempotent
 from app.http.pages import DEFAULT_SIZE, PageSize, PageToken, bad_token, decode_token, encode_token, next_link
@@ -21,7 +22,7 @@ from app.services.datasets import Facts
 from app.services.sums import micros
 from models import Calendar
 
-router = APIRouter(prefix="/v1/datasets", tags=["Datasets"])
+router = routers.router("Datasets", "/v1/datasets")
 
 CREATE: dict[str, Any] = {
     "name": "shop-sales",

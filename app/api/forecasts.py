@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.api.schemas.common import ModelAliasPath
 from app.api.schemas.forecasts import ForecastIn, ForecastOut, InputIn, NextIn, Values
 from app.db.tables import RevisionRow
+from app.http import routers
 from app.http.bodies import documented, json_bytes, parse
 from app.http.etags import is_known, tag_of
 from app.http.formats import JSON, negotiate, table_response
@@ -22,7 +23,7 @@ from app.http.sessions import database, workspace
 from app.services import forecast_answers, forecasts, whole
 from app.services.forecast_inputs import Input
 
-router = APIRouter(tags=["Forecasts"])
+router = routers.router("Forecasts")
 
 HISTORY = {"key": "mine", "target": [112, 118, 132, 129, 121, 135, 148, 148, 136, 119, 104, 118, 115, 126, 141]}
 INSTANT = {"inputs": [HISTORY], "frequency": "MS", "horizon": 6}

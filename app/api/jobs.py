@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, Body, Depends, Header, Query, Request, Response
+from fastapi import BackgroundTasks, Body, Depends, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -20,6 +20,7 @@ from app.api.schemas.jobs import JobIn, JobOut, JobsOut, Kind, State, TrialOut, 
 from app.db.session import Database
 from app.db.tables import JobRow
 from app.errors import NoSuchRange, NotFound, StoreAway
+from app.http import routers
 from app.http.etags import is_known
 from app.http.formats import CSV, JSON, negotiate, table_response
 from app.http.idempotency import IDEMPOTENT, idempotent
@@ -30,7 +31,7 @@ from app.services import firing, forecast_jobs, jobs, queueing, trial_tables, tr
 from app.services.firing import Around
 from app.services.queueing import Standing
 
-router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
+router = routers.router("Jobs", "/v1/jobs")
 
 LOOK_EVERY = 0.25  # seconds between two looks for events; they are written at most twice a second
 LOOK_AT_QUEUE_EVERY = 2.0  # and between two at a waiting job's place

@@ -2,13 +2,14 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from app.api.schemas.common import ModelAliasPath, ModelPath, NumberPath
 from app.api.schemas.registry import VersionOut
 from app.errors import UnsupportedMedia
+from app.http import routers
 from app.http.etags import is_known, tag_of
 from app.http.idempotency import IDEMPOTENT, idempotent, replay
 from app.http.problems import problems
@@ -18,7 +19,7 @@ from app.services import parcels, registry, registry_pages
 from app.services.parcels import Arrival
 from app.services.registry import Promote
 
-router = APIRouter(prefix="/v1/models", tags=["Models"])
+router = routers.router("Models", "/v1/models")
 
 ZIP = "application/zip"
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}

@@ -2,16 +2,17 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from app.api.schemas.common import DatasetPath
 from app.api.series import POINTS
+from app.http import routers
 from app.http.formats import STREAMS, documented, negotiate, tables_response
 from app.http.problems import problems
 from app.http.sessions import database, workspace
 from app.services import datasets, points
 
-router = APIRouter(prefix="/v1/datasets/{dataset}/points", tags=["Datasets"])
+router = routers.router("Datasets", "/v1/datasets/{dataset}/points")
 
 
 def _streamed() -> dict[str, Any]:

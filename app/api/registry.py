@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from io import BufferedReader
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, BackgroundTasks, Body, Depends, Header, Path, Request, Response
+from fastapi import BackgroundTasks, Body, Depends, Header, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app import store
@@ -22,6 +22,7 @@ from app.api.schemas.registry import (
     VersionsOut,
 )
 from app.db.tables import AliasRow
+from app.http import routers
 from app.http.chores import attempt
 from app.http.etags import is_known, tag_of, tags_in
 from app.http.idempotency import IDEMPOTENT, idempotent
@@ -30,7 +31,7 @@ from app.http.problems import problems
 from app.http.sessions import ReadSession, WriteSession, actor
 from app.services import registry, registry_pages
 
-router = APIRouter(prefix="/v1/models", tags=["Models"])
+router = routers.router("Models", "/v1/models")
 CHUNK = 1024 * 1024
 TEXT = {"type": "string"}
 CARD = "# fuel, version 1\n\n- Learned from: revision 1 of dataset gasoline (steps of W-FRI, UTC)\n"

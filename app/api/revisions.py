@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from app.api.schemas.common import DatasetPath, NumberPath
@@ -12,6 +12,7 @@ from app.config import Settings
 from app.db.session import AWAY
 from app.db.tables import DatasetRow, RevisionRow
 from app.errors import AppError, NotFound
+from app.http import routers
 from app.http.formats import ARROW, CSV, JSON, JSONL, NDJSON, PARQUET
 from app.http.idempotency import IDEMPOTENT, idempotent, replay
 from app.http.problems import problems
@@ -21,7 +22,7 @@ from app.services import datasets
 from app.services.datasets import Limits, Outcome
 from app.services.ingest import Ahead, Ask, parse
 
-router = APIRouter(prefix="/v1/datasets/{dataset}/revisions", tags=["Datasets"])
+router = routers.router("Datasets", "/v1/datasets/{dataset}/revisions")
 
 AHEAD_BYTES = 4 << 20  # a longer body is read while it arrives
 

@@ -3,12 +3,13 @@
 import hashlib
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Request, Response
+from fastapi import Body, Path, Request, Response
 
 from app.api.jobs import ACCEPTED, accepted
 from app.api.schemas.common import NAME
 from app.api.schemas.jobs import JobOut, ask_of
 from app.api.schemas.schedules import ScheduleChangeIn, ScheduleIn, ScheduleOut, SchedulesOut
+from app.http import routers
 from app.http.idempotency import IDEMPOTENT, idempotent
 from app.http.pages import DEFAULT_SIZE, PageSize, PageToken, bad_token, decode_token, encode_token, next_link
 from app.http.problems import problems
@@ -16,7 +17,7 @@ from app.http.sessions import AppSettings, JobEngine, ReadSession, WriteSession
 from app.services import datasets, firing, schedules
 from app.services.firing import Around
 
-router = APIRouter(prefix="/v1/schedules", tags=["Jobs"])
+router = routers.router("Jobs", "/v1/schedules")
 
 SchedulePath = Annotated[str, Path(pattern=NAME, description="Name of the schedule.", examples=["nightly"])]
 CREATED: dict[int | str, dict[str, Any]] = {

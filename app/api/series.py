@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from app.api.datasets import stamp, text_after
 from app.api.schemas.common import DatasetPath, KeyPath
 from app.api.schemas.datasets import SeriesOut, SeriesPageOut
+from app.http import routers
 from app.http.formats import documented, negotiate, table_response
 from app.http.pages import DEFAULT_SIZE, PageSize, PageToken, encode_token, next_link
 from app.http.problems import problems
@@ -14,7 +15,7 @@ from app.http.sessions import ReadSession, WriteSession
 from app.services import datasets, points, series
 from models import Calendar
 
-router = APIRouter(prefix="/v1/datasets/{dataset}/series", tags=["Datasets"])
+router = routers.router("Datasets", "/v1/datasets/{dataset}/series")
 
 POINTS: dict[str, list[Any]] = {
     "key": ["us_gasoline"] * 3,

@@ -2,16 +2,17 @@
 
 from importlib.metadata import version
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 
 from app.api.schemas.system import AliveOut, QueueOut, ReadyOut, SystemOut, WorkerOut
 from app.errors import Unavailable
 from app.http import ready
 from app.http.problems import problems
+from app.http.routers import probes
 from app.http.sessions import AppSettings, ReadSession, database
 from app.services import jobs
 
-router = APIRouter(tags=["System"])
+router = probes("System")
 VERSION = version("gatecast")
 
 
