@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from models.config import BacktestPlan, BacktestResult, Progress, Run, Stopped, TrainConfig, TrainResult
     from models.device import devices
     from models.foreign import inspected
-    from models.inference import OpenArtifact, base_folder, open_artifact
+    from models.inference import OpenArtifact, base_folder, open_ahead, open_artifact
     from models.series import Column, Ends, Forecast, Note, Series, known_of, phases_of
     from models.spacing import StepsDiffer
     from models.training import train
@@ -29,6 +29,7 @@ _HOME = {
     "devices": "device",
     "inspected": "foreign",
     "OpenArtifact": "inference",
+    "open_ahead": "inference",
     "open_artifact": "inference",
     "base_folder": "inference",
     "Column": "series",
@@ -67,6 +68,7 @@ __all__ = [
     "devices",
     "inspected",
     "known_of",
+    "open_ahead",
     "open_artifact",
     "phases_of",
     "train",

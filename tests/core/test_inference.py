@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from models import Forecast, OpenArtifact, Series
+from models import Forecast, OpenArtifact, Series, open_ahead, open_artifact
 
 LEVELS = (0.1, 0.5, 0.9)
 
@@ -173,3 +173,13 @@ def test_answering_loads_neither_torch_nor_pandas(opened: OpenArtifact, result) 
         "assert not {'torch', 'pandas'} & set(sys.modules), 'torch or pandas was loaded'\n"
     )
     subprocess.run([sys.executable, "-c", code, str(result.artifact)], check=True)
+
+
+def test_a_graph_loaded_ahead_is_taken_over_once(result, history: list[Series]) -> None:
+    open_ahead(result.artifact)
+    first, second = open_artifact(result.artifact), open_artifact(result.artifact)
+    assert first.session is not second.session
+    again = [one.forecast(history, 3, (0.5,)).quantiles for one in (first, second)]
+    np.testing.assert_array_equal(again[0], again[1])
+    with pytest.raises(ValueError, match=r"manifest\.json"):
+        open_ahead(result.artifact.parent / "nothing")
