@@ -42,7 +42,7 @@ database.close()
 with TestClient(create_app(settings)) as client:
     answer = client.post("/v1/forecasts", json={"inputs": [{"key": "a", "target": [1, 2, 3]}], "horizon": 2})
     assert answer.status_code == 200, answer.text
-print(sorted({"alembic", "pyarrow", "torch"} & set(sys.modules)))
+print(sorted({"alembic", "dbos", "psycopg", "pyarrow", "torch"} & set(sys.modules)))
 """
 
 
