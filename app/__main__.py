@@ -6,7 +6,6 @@ import json
 import signal
 import socket
 import tempfile
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,7 +74,7 @@ def serve(
     """
     settings = settings_with(host=host, port=port, data=data, allow_open=allow_open)
     # The rest loads once it is known to be wanted: a refusal should not take a second.
-    threading.Thread(target=_open_base, daemon=True).start()
+    _open_base()
     from app.http import keys, logs, ready
 
     if danger := keys.exposure(settings):
@@ -94,10 +93,10 @@ def serve(
 
 def _open_base() -> None:
     """Load the base's graph beside all else that loads: every server answers with it before it says that it is ready.
-    Whatever is wrong with it is said by whoever opens it then."""
+    What is wrong with it is said by whoever opens it then."""
     from models import base_folder, open_ahead
 
-    with suppress(Exception):
+    with suppress(ValueError):
         open_ahead(base_folder())
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -273,17 +273,14 @@ _AHEAD: dict[str, "Future[Any]"] = {}  # sessions of graphs that nobody has aske
 
 
 def open_ahead(folder: Path) -> None:
-    """Load the graph in `folder`, for the first `open_artifact` of the same one to take over: in a thread, while the
-    process loads all else, since the runtime takes a quarter of a second for the base's and leaves the interpreter
-    free. Raises as `open_artifact`."""
+    """Begin to load the graph in `folder`, in a thread, for the first `open_artifact` of the same one to take over: for
+    a process that has more to load, since the runtime takes a quarter of a second for the base's and leaves the
+    interpreter free. Raises ValueError as `open_artifact`."""
     manifest = read_manifest(folder)
     graph = read_checked(folder, GRAPH, manifest)
-    _AHEAD[manifest["files"][GRAPH]["sha256"]] = made = Future[Any]()
-    try:
-        made.set_result(_session(graph))
-    except Exception as error:
-        made.set_exception(error)
-        raise
+    pool = ThreadPoolExecutor(1)
+    _AHEAD[manifest["files"][GRAPH]["sha256"]] = pool.submit(_session, graph)
+    pool.shutdown(wait=False)  # it ends when it is done
 
 
 def _session(graph: bytes) -> Any:
