@@ -3,7 +3,8 @@ them out."""
 
 from alembic import context
 
-from app.db.tables import Base, UtcTime
+from app.db.columns import UtcTime
+from app.db.tables import Base
 
 
 def _is_ours(name: str | None, kind: str, _parents: object) -> bool:

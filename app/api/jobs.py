@@ -27,7 +27,7 @@ from app.http.idempotency import IDEMPOTENT, idempotent
 from app.http.pages import DEFAULT_SIZE, PageSize, PageToken, bad_token, decode_token, encode_token, next_link
 from app.http.problems import problems
 from app.http.sessions import AppSettings, JobEngine, ReadSession, WriteSession, database, workspace
-from app.services import firing, forecast_jobs, jobs, queueing, trial_tables, trials
+from app.services import children, firing, forecast_jobs, jobs, queueing, trial_tables, trials
 from app.services.firing import Around
 from app.services.queueing import Standing
 
@@ -122,7 +122,7 @@ def list_jobs(
     page_token: PageToken = None,
 ) -> JobsOut:
     """All jobs, newest first. The trials of a tune are left out unless `kind=trial` asks for them; they are listed at
-    `/v1/jobs/{id}/trials`."""
+    `/v1/jobs/{id}/trials`. So are the shards of a large forecast (`kind=shard`), whose progress the forecast shows."""
     rows, before = jobs.list_page(session, state, kind, _before(request, page_token), page_size)
     token = encode_token(request, [before]) if before else None
     response.headers.update(next_link(request, token))
@@ -189,12 +189,12 @@ def delete_job(job: JobPath, request: Request, settings: AppSettings) -> None:
     version that it made stays; the trials of a tune go with it. What lies in the data folder of another machine is not
     reached from here."""
     with database(request).read(workspace(request)) as session:
-        gone = trials.removable(session, job)
+        gone = children.removable(session, job)
     forecast_jobs.drop_files(settings, job)  # first: while its row is there, it can be asked for again
-    for trial in gone[1:]:
-        forecast_jobs.drop_checkpoints(settings, trial)
+    for part in gone[1:]:
+        forecast_jobs.drop_checkpoints(settings, part)
     with database(request).write(workspace(request)) as session:
-        folders = trials.remove(session, job)
+        folders = children.remove(session, job)
     for folder in folders:
         with suppress(StoreAway):  # it is swept later
             store.remove(settings.store, folder)
@@ -205,7 +205,7 @@ def cancel_job(job: JobPath, request: Request, engine: JobEngine, afterwards: Ba
     """Ends a pending or running job. A running one stops within seconds and keeps its last checkpoint, from which
     `retry` goes on. With a tune its trials end. Cancelling twice is no error; a job that has ended otherwise is."""
     with database(request).write(workspace(request)) as session:
-        row, queued = trials.cancel(session, job)
+        row, queued = children.cancel(session, job)
         answer = JobOut.of(row)
     for name in queued:  # what a worker has it ends by itself
         # After the commit, for the engine writes over a connection of its own, and after the answer, for it may wait.
@@ -228,7 +228,7 @@ def retry_job(
     keeps its trials, tries again those that failed or were cancelled with it, and its `minutes` begin anew."""
 
     def make() -> tuple[int, dict[str, str], dict[str, Any]]:
-        row = trials.retry(session, engine, job, settings.max_queue)
+        row = children.retry(session, engine, job, settings.max_queue)
         return accepted(row, queueing.standings(session, [row]).get(row.id))
 
     return idempotent(request, session, "", make)

@@ -16,7 +16,7 @@ root.add_typer(jobs, name="jobs", rich_help_panel=CLIENT)
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id, as `gatecast jobs` lists it.")]
 State = Literal["pending", "running", "succeeded", "failed", "cancelled"]
-Kind = Literal["train", "tune", "trial", "backtest", "forecast"]
+Kind = Literal["train", "tune", "trial", "backtest", "forecast", "shard"]
 WIDE = 100  # columns of a terminal that hold all there is to say of a job
 
 

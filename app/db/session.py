@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 from sqlalchemy.sql.base import ExecutableOption
 
-from app.db.tables import InWorkspace
+from app.db.columns import InWorkspace
 
 # A database that restarts, is full, locked for too long, or out of reach: what was tried may be tried again.
 AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)

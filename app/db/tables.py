@@ -2,74 +2,13 @@
 and an alias change afterwards."""
 
 import datetime as dt
-from typing import Any, ClassVar
+from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    DateTime,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Text,
-    false,
-    text,
-)
+from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, LargeBinary, String, Text, false, text
 from sqlalchemy import UniqueConstraint as Unique
-from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.orm import Mapped, mapped_column
 
-CONVENTION = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-    "pk": "pk_%(table_name)s",
-}
-# SQLite counts up only a column that is exactly INTEGER.
-Id = BigInteger().with_variant(Integer(), "sqlite")
-
-
-def utc_now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
-
-
-class UtcTime(TypeDecorator[dt.datetime]):
-    """An instant: always with zone in Python; SQLite, which has no zone, keeps it as naive UTC."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:
-        if value is None:
-            return None
-        value = value.astimezone(dt.UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
-
-
-class Base(DeclarativeBase):
-    metadata = MetaData(naming_convention=CONVENTION)
-    type_annotation_map: ClassVar = {
-        dict[str, Any]: JSON(none_as_null=True),
-        list[Any]: JSON(none_as_null=True),
-        dt.datetime: UtcTime,
-    }
-
-
-class InWorkspace:
-    """A row that belongs to a workspace; the session puts the workspace into every query (see `session`)."""
-
-    workspace: Mapped[str] = mapped_column(String(63), default="default")
-
+from app.db.columns import Base, Id, InWorkspace, utc_now
 
 # ---------------------------------------------------------------- datasets
 
@@ -248,6 +187,23 @@ class TrialRow(Base):
     # while it is named here, and what its version is recorded with.
     folder: Mapped[str | None] = mapped_column(String(255), index=True)
     made: Mapped[dict[str, Any] | None]
+
+
+class ShardRow(Base):
+    """One range of the series of a forecast job; a job of kind `shard` makes its parts. See `services.shards`."""
+
+    __tablename__ = "shards"
+
+    forecast_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    # None: not asked for yet.
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), unique=True)
+    first: Mapped[int]  # how many series come before it
+    series: Mapped[int]  # as they were counted when the job was cut, then as many as it has made
+    done: Mapped[int] = mapped_column(default=0)  # of those
+    # The keys from the one after the first of these to the second; None: no end there. Of named series both are.
+    after: Mapped[str | None] = mapped_column(String(255))
+    until: Mapped[str | None] = mapped_column(String(255))
 
 
 class ScheduleRow(InWorkspace, Base):

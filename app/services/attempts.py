@@ -18,7 +18,7 @@ from app.config import Settings
 from app.db.session import AWAY, EVERY_WORKSPACE, Database
 from app.db.tables import DatasetRow, JobRow, utc_now
 from app.errors import AppError, Conflict
-from app.services import datasets, queueing, trials
+from app.services import children, datasets, queueing, shards
 from app.services.jobs import ACTIVE, Engine, append_event
 
 MAX_TRIES = 5  # attempts in a row that end without a new checkpoint and by the job's own fault
@@ -96,7 +96,7 @@ def begin(
     if most is not None and queueing.park(session, job_id, enqueued, most):
         _log(session, job_id, "info", f"waits: of its workspace {most} run at once, not more")
         return None
-    trials.hold(session, job_id)  # for `fail` below: the tune's row before the trial's, as everywhere
+    children.hold(session, job_id)  # for `fail` below: the row of the whole before that of a part, as everywhere
     device = slot.partition("#")[0]
     row = session.execute(
         update(JobRow)
@@ -119,7 +119,7 @@ def begin(
     if tries - LOST >= WORN_OUT:
         fail(session, job_id, number, _worn_out("The worker was lost each time."))
         return None
-    if kind != trials.TUNE:  # whose steps are many and short
+    if kind not in children.STEPS:
         _log(session, job_id, "info", f"attempt {number} on {device}")
     return number
 
@@ -152,7 +152,8 @@ def restart(session: Session, job_id: str, number: int) -> None:
 
 def report(session: Session, job_id: str, number: int, what: Report) -> int:
     """Write where the attempt is; returns the newest event's `seq` (0: none added). A new checkpoint forgives the tries
-    before it. Raises Fenced."""
+    before it. A shard's forecast shows it too. Raises Fenced."""
+    shards.hold(session, job_id)
     # Later, not another: an attempt passes the checkpoints of finished parts again, and may die where the last one did.
     newer = JobRow.checkpoint_step < what.checkpoint
     values: dict[str, Any] = {
@@ -163,6 +164,7 @@ def report(session: Session, job_id: str, number: int, what: Report) -> int:
     if what.new_metrics:
         values["metrics"] = what.metrics
     _write(session, job_id, number, **values)
+    shards.told(session, job_id, what.progress)
     seq = 0
     if what.as_events:
         seq = append_event(session, job_id, "progress", what.progress)
@@ -183,7 +185,7 @@ def finish(
 ) -> None:
     """End the job well, with its last metrics. Raises Fenced; the caller's other writes in this transaction then fall
     with it."""
-    trials.hold(session, job_id)
+    children.hold(session, job_id)
     job = load(session, job_id, number)
     step = job.progress["step"] if job.progress else 0
     _write(
@@ -199,21 +201,21 @@ def finish(
     if metrics:
         append_event(session, job_id, "metric", {"step": step, **metrics})
     append_event(session, job_id, "done", {"state": "succeeded", "result": result})
-    trials.ended(session, job_id)
+    children.ended(session, job_id)
 
 
 def fail(session: Session, job_id: str, number: int, error: AppError) -> None:
     """End the job badly, with the problem document of `error`. Raises Fenced."""
-    trials.hold(session, job_id)
+    children.hold(session, job_id)
     document = error.document(job_id)
     _write(session, job_id, number, state="failed", error=document, finished_at=utc_now())
     append_event(session, job_id, "done", {"state": "failed", "error": document})
-    trials.stop(session, job_id)
-    trials.ended(session, job_id)
+    children.stop(session, job_id)
+    children.ended(session, job_id)
 
 
 def wait(session: Session, job_id: str, number: int, progress: dict[str, Any], metrics: Mapping[str, Any]) -> None:
-    """Leave a tune running with no worker, until the end of one of its trials queues it again. Raises Fenced."""
+    """Leave a job running with no worker, until the end of one of its parts queues it again. Raises Fenced."""
     values = {"progress": progress, "metrics": dict(metrics), "tries": 0}
     _write(session, job_id, number, worker=None, device=None, **values)
     append_event(session, job_id, "progress", progress)
@@ -229,7 +231,7 @@ def lose(session: Session, job_id: str, number: int, reason: str, counts: int = 
     """Note that the attempt's process ended without a word, which `counts` so much. True when another attempt may
     follow; when the tries are used up the job fails with the reason. False also when the job is no longer this
     attempt's."""
-    trials.hold(session, job_id)
+    children.hold(session, job_id)
     try:
         _write(session, job_id, number, tries=_counting(counts))
     except Fenced:
@@ -258,9 +260,9 @@ def strays(session: Session, running: Collection[tuple[str, int]]) -> list[tuple
 
 def active(session: Session, before: dt.datetime) -> dict[str, int]:
     """Jobs that the rows say are in the queue or running, created before this time: id -> number of the latest
-    queueing. Tunes whose trials run are in no queue."""
+    queueing. Those whose parts run are in no queue."""
     query = select(JobRow.id, JobRow.enqueued).where(
-        JobRow.state.in_(ACTIVE), JobRow.parked.is_(False), JobRow.created_at < before, ~trials.waits()
+        JobRow.state.in_(ACTIVE), JobRow.parked.is_(False), JobRow.created_at < before, ~children.waits()
     )
     return dict(session.execute(query).all())
 
@@ -303,7 +305,7 @@ def workspace_of(session: Session, job_id: str) -> str | None:
 
 
 def _fence(job_id: str, number: int) -> tuple[ColumnElement[bool], ...]:
-    # A tune that waits for its trials has no worker, nor any attempt at work.
+    # A job that waits for its parts has no worker, nor any attempt at work.
     return JobRow.id == job_id, JobRow.attempt == number, JobRow.state == "running", JobRow.worker.is_not(None)
 
 

@@ -16,7 +16,7 @@ from app.services.ingest.keys import key_problem
 from app.services.ingest.stamps import MAX_STEP
 from app.services.ingest.upload import Audit, Known, Upload
 from app.services.revisions import Outcome, draft, find, revision_of, store
-from app.services.series import Span, next_keys, read_columns, read_series, series_rows
+from app.services.series import Span, keys_at, keys_within, next_keys, read_columns, read_series, series_rows
 from app.services.sheets import Limits, same
 from models import Calendar
 
@@ -26,6 +26,8 @@ __all__ = [
     "Span",
     "draft",
     "find",
+    "keys_at",
+    "keys_within",
     "next_keys",
     "read_columns",
     "read_series",

@@ -1,13 +1,8 @@
-"""Forecasts as jobs, too big to wait for: `plan` pins version and revision, `run` writes the result in a worker's child
-part by part, `result` finds the file.
-
-Memory does not grow with the number of series: a part of them is read, forecast and written at a time. A part that is
-whole is never computed again, so an attempt goes on where the one before was killed, and the file is the same.
-"""
+"""Forecasts as jobs, too big to wait for: `plan` pins version and revision, `result` finds the file that
+`services.forecast_runs` has written in a worker's child."""
 
 import shutil
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,19 +13,16 @@ from sqlalchemy.orm import Session
 from app import store
 from app.config import Bucket, Settings
 from app.db.tables import DatasetRow, SeriesRow
-from app.errors import FULL, Conflict, NotFound, Unavailable, disk_full
-from app.services import attempts, datasets, forecast_answers, forecast_parts, forecasts, jobs
-from app.services.attempts import Attempt
-from app.services.datasets import Span
+from app.errors import NotFound, Unavailable
+from app.services import datasets, forecasts, jobs
 from app.services.forecast_inputs import Columns, Reading, check_future, known_columns
-from app.services.forecast_parts import Reach
-from app.services.forecasts import PART, Chosen, Read, Shape, Stored
+from app.services.forecasts import PART, Shape, Stored
 from app.services.opened import OpenVersions
 from app.services.series import unknown
-from models import Progress, Stopped, open_artifact
 
 MEDIA = {"parquet": "application/vnd.apache.parquet", "csv": "text/csv"}
 PART_VALUES = 2_000_000  # numbers in a part: 16 MB, a few times that while they are computed
+SHARD, SHARD_VALUES = 8192, 16 * PART_VALUES  # series and numbers in a shard: some seconds' work, worth a process
 ASKED = 500  # keys looked up in one query
 
 
@@ -89,46 +81,24 @@ def plan(session: Session, ask: ForecastAsk, versions: OpenVersions, max_horizon
         "horizon": horizon,
         "quantiles": list(ask.quantiles),
         "format": ask.format,
+        "shard_parts": shard_parts(Shape(horizon, ask.quantiles, ask.samples)),
         **more,
     }
 
 
-def run(attempt: Attempt) -> None:
-    """Forecast all series, and end the job together with its file's name. Raises AppError (Unavailable when the disk is
-    full), Stopped (the parts are kept) and Fenced."""
-    attempt.on_progress(Progress(0, 0, "opening the version"))
-    with attempt.database.read(attempt.workspace) as session:
-        meant = forecasts.look_up(session, f"{attempt.spec['model']}/{attempt.spec['version']}")
-        dataset = attempts.pinned_dataset(session, attempt.spec)
-        named = attempt.spec["series"]
-        total = len(named) if named else datasets.revision_of(session, dataset, attempt.spec["revision"]).series
-    path = store.verified(attempt.settings.store, meant.folder, meant.digest, store.PATIENCE)
-    chosen = Chosen(**vars(meant), opened=open_artifact(path))
-    folder = attempt.settings.checkpoints / attempt.job
-    if not folder.exists():
-        attempts.persist(attempt.database, lambda session: attempts.restart(session, attempt.job, attempt.number))
-    with _disk():
-        folder.mkdir(parents=True, exist_ok=True)
-        parts = forecast_parts.whole(folder)
-        at = forecast_parts.reach(parts[-1]) if parts else Reach()
-    while True:
-        so_far = Progress(at.done, max(total, at.done), "forecasting", checkpoint=at.done, unit="series")
-        attempt.on_progress(so_far)
-        if attempt.should_stop():
-            raise Stopped
-        found = _next(attempt, chosen, at)
-        if found is None:
-            break
-        table, at = found
-        with _disk():
-            parts.append(forecast_parts.write(folder, len(parts) + 1, table, at, attempt.number))
-    if not parts:
-        raise Conflict(f"Dataset {dataset.name!r} has no series at revision {attempt.spec['revision']}.")
-    attempt.on_progress(Progress(at.done, at.done, "writing the file", checkpoint=at.done))
-    with _disk():
-        result = _publish(attempt, parts) | {"series": at.done, "warnings": _warnings(parts)}
-    attempts.persist(attempt.database, lambda session: attempts.finish(session, attempt.job, attempt.number, result))
-    shutil.rmtree(folder, ignore_errors=True)
+def part_size(shape: Shape) -> int:
+    """Series in a part."""
+    return max(1, min(PART, PART_VALUES // _numbers(shape)))
+
+
+def shard_parts(shape: Shape) -> int:
+    """Parts in a shard, at least."""
+    return max(1, min(SHARD, SHARD_VALUES // _numbers(shape)) // part_size(shape))
+
+
+def _numbers(shape: Shape) -> int:
+    """Of the forecast of one series."""
+    return shape.horizon * (1 + len(shape.levels) + shape.samples)
 
 
 def result(session: Session, settings: Settings, job_id: str) -> ResultFile:
@@ -141,7 +111,7 @@ def result(session: Session, settings: Settings, job_id: str) -> ResultFile:
     if job.result is None:
         raise NotFound(f"Job {job_id!r} has no result: it is {job.state}.", code="no-result")
     name, size = job.result["file"], job.result["size_bytes"]
-    here = _results(settings) / name
+    here = results(settings) / name
     path = here if here.is_file() and here.stat().st_size == size else None
     if path is None:
         where = "this server's data folder"
@@ -160,73 +130,6 @@ def read(settings: Settings, job_id: str, file: ResultFile, span: tuple[int, int
     """The bytes of a file in the object store, from the first to before the second of `span`. Raises StoreAway."""
     assert isinstance(settings.store, Bucket)
     return store.read_result(settings.store, job_id, file.name, span)
-
-
-def _next(attempt: Attempt, chosen: Chosen, at: Reach) -> tuple[Any, Reach] | None:
-    """The next part as a table and how far it reaches; None after the last series."""
-    spec = attempt.spec
-    shape = Shape(spec["horizon"], tuple(spec["quantiles"]), spec.get("samples", 0))
-    size = max(1, min(PART, PART_VALUES // (shape.horizon * (1 + len(shape.levels) + shape.samples))))
-    with attempt.database.read(attempt.workspace) as session:
-        dataset = attempts.pinned_dataset(session, spec)
-        found = _read(session, dataset, chosen, (spec["revision"], spec["series"], size), at)
-        if found is None:
-            return None
-        read, last = found
-        future: Mapping[str, Columns] = spec.get("future_covariates") or {}
-        if not chosen.opened.any_frequency:  # else all of it is named as ignored, by each part
-            future = {one.key: future[one.key] for one in read.series if one.key in future}
-        read = forecasts.with_future(session, dataset.id, chosen, read, future, horizon=shape.horizon)
-    answer = forecasts.answer(chosen, read, shape)
-    told = Reach(at.done + len(read.series), last, forecast_answers.warnings(answer))
-    return forecast_answers.table(answer), told
-
-
-def _read(
-    session: Session, dataset: DatasetRow, chosen: Chosen, wanted: tuple[int, Sequence[str] | None, int], at: Reach
-) -> tuple[Read, str] | None:
-    """The next series and the last key looked at; `wanted` is the revision, the keys (None: all) and how many."""
-    revision, named, size = wanted
-    if named is not None:
-        keys = named[at.done : at.done + size]
-        return (forecasts.read_last(session, dataset, revision, keys, chosen), keys[-1]) if keys else None
-    after = at.last
-    while keys := datasets.next_keys(session, dataset.id, after, size):
-        read = forecasts.read_last(session, dataset, revision, Span(after, keys[-1]), chosen)
-        if read.series:  # else these came later, or were replaced by others
-            return read, keys[-1]
-        after = keys[-1]
-    return None
-
-
-def _publish(attempt: Attempt, parts: Sequence[Path]) -> dict[str, Any]:
-    """The whole file under the attempt's name, and what the row says of it. Until the row does, it is rubbish, which
-    the next attempt drops."""
-    folder, name = _results(attempt.settings), f"{attempt.name}.{attempt.spec['format']}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with attempt.database.read(attempt.workspace) as session:
-        attempts.load(session, attempt.job, attempt.number)  # only the job's holder may drop what is there
-    _drop(attempt.settings, attempt.job, store.PATIENCE)
-    rows = forecast_parts.join(parts, path := folder / name, attempt.should_stop)
-    about = {"format": attempt.spec["format"], "media_type": MEDIA[attempt.spec["format"]]}
-    measured = {"rows": rows, "size_bytes": path.stat().st_size, "digest": forecast_parts.digest(path)}
-    if isinstance(attempt.settings.store, Bucket):
-        store.keep_result(attempt.settings.store, attempt.job, path, store.PATIENCE)
-        path.unlink()
-    return {"href": f"/v1/jobs/{attempt.job}/result", "file": name, **about, **measured}
-
-
-def _warnings(parts: Sequence[Path]) -> list[dict[str, Any]]:
-    """The warnings of all parts, each once, with how many series it is about and the first of them."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for part in parts:
-        for said in forecast_parts.reach(part).warnings:
-            mine = found.setdefault((said["code"], said["message"]), {**said, "series": [], "series_count": 0})
-            mine["series_count"] += said.get("series_count", 0)
-            mine["series"] = (mine["series"] + said.get("series", []))[: forecast_answers.LISTED]
-    return [
-        said if said["series_count"] else {"code": said["code"], "message": said["message"]} for said in found.values()
-    ]
 
 
 def _refuse_unknown(session: Session, dataset: DatasetRow, revision: int, keys: Sequence[str]) -> None:
@@ -248,7 +151,9 @@ def _there(session: Session, dataset: DatasetRow, revision: int, keys: Iterable[
 def drop_files(settings: Settings, job_id: str) -> None:
     """Delete what a job keeps in this data folder and in the object store: its file, its parts, its checkpoints.
     Raises StoreAway."""
-    _drop(settings, job_id, 0.0)
+    if isinstance(settings.store, Bucket):
+        store.drop_parts(settings.store, job_id, 0.0)
+    drop_results(settings, job_id, 0.0)
     drop_checkpoints(settings, job_id)
 
 
@@ -257,27 +162,14 @@ def drop_checkpoints(settings: Settings, job_id: str) -> None:
     shutil.rmtree(settings.checkpoints / job_id, ignore_errors=True)
 
 
-def _drop(settings: Settings, job_id: str, patience: float) -> None:
+def drop_results(settings: Settings, job_id: str, patience: float) -> None:
+    """Delete the files that attempts at a job have made. Raises StoreAway."""
     if isinstance(settings.store, Bucket):
         store.drop_results(settings.store, job_id, patience)
-    for left in (*_results(settings).glob(f"{job_id}-*"), *_results(settings).glob(f".{job_id}-*")):
+    for left in (*results(settings).glob(f"{job_id}-*"), *results(settings).glob(f".{job_id}-*")):
         left.unlink(missing_ok=True)
 
 
-def _results(settings: Settings) -> Path:
-    """Folder of the finished jobs' files."""
+def results(settings: Settings) -> Path:
+    """The folder of the finished jobs' files."""
     return settings.data / "results"
-
-
-@contextmanager
-def _disk() -> Generator[None]:
-    """Says what keeps a file from being written. Raises Unavailable."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise disk_full("the forecasts cannot be written") from error
-        raise Unavailable(
-            f"The forecasts cannot be written to the data folder ({error.strerror or error}). Make room, or make it "
-            "writable, and retry the job: it goes on from its last part."
-        ) from error

@@ -3,6 +3,8 @@ far it reaches; then all of them as one file, a part in memory at a time.
 
     {folder}/part-000001.parquet     written once, by rename; the same whoever writes it
     {folder}/.part-000001.{attempt}  being written
+
+A part that cannot be read is as one that is not there: whoever finds it so deletes it, and it is made again.
 """
 
 import hashlib
@@ -18,6 +20,11 @@ from app.services.texts import ROWS, csv_pieces, null_for_nan
 from models import Stopped
 
 TOLD = b"gatecast"  # the metadata's name
+UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # what Arrow and JSON say of a file that is not one of ours
+
+
+class Damaged(Exception):
+    """A part that cannot be read; it has been deleted."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +37,15 @@ class Reach:
 
 
 def whole(folder: Path) -> list[Path]:
-    """The parts that are there, from the first to the last before a gap."""
+    """The parts that are there, from the first to the last before a gap. What follows one that cannot be read goes with
+    it: it would be written again all the same."""
     found: list[Path] = []
     while (path := _path(folder, len(found) + 1)).is_file():
+        try:
+            reach(path)
+        except UNREADABLE:
+            path.unlink()
+            break
         found.append(path)
     return found
 
@@ -42,8 +55,8 @@ def reach(part: Path) -> Reach:
     return Reach(**json.loads(parquet.read_schema(part).metadata[TOLD]))
 
 
-def write(folder: Path, number: int, table: Any, told: Reach, attempt: int) -> Path:
-    """Write part `number`, counted from 1; on disk before this returns. Raises OSError."""
+def write(folder: Path, number: int, table: Any, told: Reach, attempt: str) -> Path:
+    """Write part `number`, counted from 1, in the name of an attempt; on disk before this returns. Raises OSError."""
     path = _path(folder, number)
     draft = folder / f".{path.stem}.{attempt}"
     said = {TOLD: json.dumps(asdict(told)).encode()}
@@ -54,7 +67,7 @@ def write(folder: Path, number: int, table: Any, told: Reach, attempt: int) -> P
 
 def join(parts: Sequence[Path], path: Path, should_stop: Callable[[], bool]) -> int:
     """Write all parts as one file, CSV or Parquet by the path's name, visible when it is whole and on disk; gives its
-    number of rows. Raises OSError, and Stopped when `should_stop` says so."""
+    number of rows. Raises OSError, Damaged, and Stopped when `should_stop` says so."""
     draft = path.with_name(f".{path.name}")
     rows = 0
     tables = _tables(parts, should_stop)
@@ -91,7 +104,12 @@ def _tables(parts: Sequence[Path], should_stop: Callable[[], bool]) -> Iterator[
     for part in parts:
         if should_stop():
             raise Stopped
-        yield parquet.read_table(part).replace_schema_metadata(None)
+        try:
+            table = parquet.read_table(part)
+        except UNREADABLE as error:
+            part.unlink(missing_ok=True)
+            raise Damaged(part.name) from error
+        yield table.replace_schema_metadata(None)
 
 
 def _grouped(tables: Iterator[Any]) -> Iterator[Any]:

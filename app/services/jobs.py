@@ -209,12 +209,12 @@ def get(session: Session, job_id: str) -> JobRow:
 def list_page(
     session: Session, state: str | None, kind: str | None, before: str | None, size: int
 ) -> tuple[Sequence[JobRow], str | None]:
-    """One page of jobs, newest first, and the id to go on before (None: this was the last page). Trials, of which a
-    tune has many, are left out unless their kind is asked for."""
+    """One page of jobs, newest first, and the id to go on before (None: this was the last page). What other jobs
+    consist of is left out unless its kind is asked for."""
     query = select(JobRow).order_by(JobRow.id.desc()).limit(size + 1)
     if state is not None:
         query = query.where(JobRow.state == state)
-    query = query.where(JobRow.kind != "trial" if kind is None else JobRow.kind == kind)
+    query = query.where(JobRow.kind.not_in(("trial", "shard")) if kind is None else JobRow.kind == kind)
     if before is not None:
         query = query.where(JobRow.id < before)
     rows = session.scalars(query).all()
@@ -384,6 +384,11 @@ def workers(session: Session) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def places(session: Session) -> int:
+    """How many jobs can run at once: the slots of the living workers, whatever else they have to do; one at least."""
+    return max(1, sum(len(worker["slots"]) for worker in workers(session)))
 
 
 def queue_counts(session: Session) -> dict[str, int]:

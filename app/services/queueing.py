@@ -145,7 +145,8 @@ def _aside(workspace: str) -> Select[tuple[str]]:
 
 
 def _running(session: Session, workspace: str) -> int:
-    mine = RUNNING & (JOBS.c.workspace == workspace) & JOBS.c.kind.not_in(WAITS_FOR_OTHERS)
+    # A forecast without a worker waits for its shards, which need the room.
+    mine = RUNNING & (JOBS.c.workspace == workspace) & JOBS.c.kind.not_in(WAITS_FOR_OTHERS) & JOBS.c.worker.is_not(None)
     return session.scalar(select(func.count()).select_from(JOBS).where(mine)) or 0
 
 

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app.db.tables import ColumnRow, DatasetRow, RevisionRow, SegmentRow, SeriesRow
@@ -95,6 +95,27 @@ def next_keys(session: Session, dataset_id: int, after: str | None, size: int) -
     """The `size` keys that follow `after` in a dataset (None: its first ones), at whatever revision they came."""
     wanted = select(SeriesRow.key).where(SeriesRow.dataset_id == dataset_id).order_by(SeriesRow.key).limit(size)
     return list(session.scalars(wanted if after is None else wanted.where(SeriesRow.key > after)))
+
+
+def keys_within(
+    session: Session, dataset_id: int, revision: int, span: tuple[str | None, str | None], size: int
+) -> list[str]:
+    """The first `size` keys after the first of `span` and up to the second (None: no end there), of those that had come
+    by a revision: the same ones whatever comes later."""
+    after, until = span
+    wanted = select(SeriesRow.key).where(SeriesRow.dataset_id == dataset_id, SeriesRow.revision <= revision)
+    wanted = wanted if after is None else wanted.where(SeriesRow.key > after)
+    wanted = wanted if until is None else wanted.where(SeriesRow.key <= until)
+    return list(session.scalars(wanted.order_by(SeriesRow.key).limit(size)))
+
+
+def keys_at(session: Session, dataset_id: int, revision: int, each: int) -> list[str]:
+    """The keys in places `each`, twice that, three times, … among those that had come by a revision."""
+    place = func.row_number().over(order_by=SeriesRow.key).label("place")
+    wanted = select(SeriesRow.key, place).where(SeriesRow.dataset_id == dataset_id, SeriesRow.revision <= revision)
+    numbered = wanted.subquery()
+    found = select(numbered.c.key).where(numbered.c.place % each == 0).order_by(numbered.c.place)
+    return list(session.scalars(found))
 
 
 def series_rows(session: Session, dataset_id: int, keys: Sequence[str] | Span | None) -> Iterator[Any]:

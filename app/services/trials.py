@@ -99,11 +99,6 @@ def counted(found: Sequence[Trial]) -> dict[str, int]:
     return {state: ended[state] for state in (COMPLETED, PRUNED, "failed", CANCELLED)}
 
 
-def places(session: Session) -> int:
-    """How many trials can run at once: the slots of the living workers, whatever else they have to do."""
-    return max(1, sum(len(worker["slots"]) for worker in jobs.workers(session)))
-
-
 # ---------------------------------------------------------------- from one step to the next
 
 

@@ -120,7 +120,7 @@ def _stand(session: Session, row: JobRow) -> Stand:
     except (NotFound, Conflict) as error:
         gone = error.detail
     seconds = max(0.0, (now - began) / dt.timedelta(seconds=1))
-    return Stand(found, trials.places(session), trials.out_of_time(row, now), gone, seconds)
+    return Stand(found, jobs.places(session), trials.out_of_time(row, now), gone, seconds)
 
 
 def _next(attempt: Attempt, at: Stand) -> list[NewTrial]:

@@ -14,7 +14,7 @@ from app.config import Bucket
 from app.errors import Unavailable
 from app.store import folder, objects
 from app.store.folder import DAMAGED, FILES, GRACE_S, GRAPH, MANIFEST, WEIGHTS, digest, manifest, size, verify
-from app.store.objects import drop_results, has_result, keep_result, read_result
+from app.store.objects import drop_parts, drop_results, fetch_parts, has_result, keep_part, keep_result, read_result
 from app.store.parcel import ABOUT, packed, unpack
 
 __all__ = [
@@ -45,7 +45,7 @@ __all__ += [
     "size",
 ]
 __all__ += ["sweep", "unpack", "verified", "verify"]
-__all__ += ["drop_results", "has_result", "keep_result", "read_result"]
+__all__ += ["drop_parts", "drop_results", "fetch_parts", "has_result", "keep_part", "keep_result", "read_result"]
 
 Place = Path | Bucket
 PATIENCE = 60.0  # seconds that a job waits for an object store that does not answer; a request does not

@@ -4,6 +4,7 @@ copied into the other:
     {prefix}/{name}/weights.safetensors, forward.onnx, manifest.json
     {prefix}/.gatecast            says that a server may write here
     {prefix}/.results/{job}/…     the file that a forecast job has made; a version is not called so
+    {prefix}/.parts/{job}/{n}/…   what its shard n has made of it, until the file is
 
 The manifest is written last and deleted first: a name without one is not a version. Endpoint and credentials are the
 usual AWS_* variables; the client library reads them, nothing here does.
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gatecast")
 
 MARKER = ".gatecast"
-RESULTS = ".results"
+RESULTS, PARTS = ".results", ".parts"
 IN_PARTS = 64 * 1024 * 1024  # larger files are sent in parts, whose remains a kill leaves hidden in the bucket
 CHUNK = 1024 * 1024
 PAUSE = 1.0  # seconds between two tries of somebody who is patient
@@ -130,13 +131,16 @@ def sweep(bucket: Bucket, rubbish: Collection[str], now: float, grace_s: float) 
 
 def keep_result(bucket: Bucket, job: str, path: Path, patience: float) -> None:
     """Send a job's file, under its own name. Raises StoreAway."""
+    _keep(bucket, f"{RESULTS}/{job}", path, patience)
 
+
+def _keep(bucket: Bucket, folder: str, path: Path, patience: float) -> None:
     def send() -> None:
         with _asking():
             import obstore
 
             in_parts = path.stat().st_size > IN_PARTS
-            obstore.put(_client(bucket), f"{RESULTS}/{job}/{path.name}", path, use_multipart=in_parts)
+            obstore.put(_client(bucket), f"{folder}/{path.name}", path, use_multipart=in_parts)
 
     _patiently(send, patience)
 
@@ -163,15 +167,41 @@ def read_result(bucket: Bucket, job: str, name: str, span: tuple[int, int]) -> I
 
 def drop_results(bucket: Bucket, job: str, patience: float) -> None:
     """Delete every file of a job. Raises StoreAway."""
+    _drop(bucket, f"{RESULTS}/{job}", patience)
 
+
+def _drop(bucket: Bucket, folder: str, patience: float) -> None:
     def drop() -> None:
         with _asking():
             import obstore
 
-            if left := [found["path"] for found in _listed(bucket, f"{RESULTS}/{job}")]:
+            if left := [found["path"] for found in _listed(bucket, folder)]:
                 obstore.delete(_client(bucket), left)
 
     _patiently(drop, patience)
+
+
+def keep_part(bucket: Bucket, job: str, shard: int, path: Path, patience: float) -> None:
+    """Send a part that a shard of a job has made, under its own name. Raises StoreAway."""
+    _keep(bucket, f"{PARTS}/{job}/{shard}", path, patience)
+
+
+def fetch_parts(bucket: Bucket, job: str, shard: int, folder: Path, patience: float) -> None:
+    """Fetch into an empty folder what a shard has sent; a part is whole or not there. Raises StoreAway, OSError."""
+
+    def fetch() -> None:
+        with _asking():
+            for found in _listed(bucket, f"{PARTS}/{job}/{shard}"):
+                path = folder / found["path"].rpartition("/")[2]
+                _download(bucket, found["path"], draft := path.with_name(f".{path.name}"))
+                draft.rename(path)
+
+    _patiently(fetch, patience)
+
+
+def drop_parts(bucket: Bucket, job: str, patience: float) -> None:
+    """Delete what the shards of a job have sent. Raises StoreAway."""
+    _drop(bucket, f"{PARTS}/{job}", patience)
 
 
 # ---------------------------------------------------------------- one try

@@ -18,7 +18,7 @@ from app.config import Settings
 from app.db.session import AWAY, EVERY_WORKSPACE, WORK_HOLDS_S, Database
 from app.errors import FULL, AppError, Invalid, disk_full
 from app.http import logs
-from app.services import attempts, backtests, forecast_jobs, training, trying, tuning
+from app.services import attempts, backtests, forecast_runs, training, trying, tuning
 from app.services.attempts import Attempt, Fenced
 from app.worker.reporter import Reporter
 
@@ -29,7 +29,8 @@ WORK = {
     "tune": tuning.run,
     "trial": trying.run,
     "backtest": backtests.run,
-    "forecast": forecast_jobs.run,
+    "forecast": forecast_runs.run,
+    "shard": forecast_runs.run_shard,
 }
 NICE = 2  # on a shared CPU the server answers first
 UNKNOWN_END = 70  # exit status: the row could not be written; the parent tries again

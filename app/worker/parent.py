@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from app.config import Settings
 from app.db.session import AWAY, EVERY_WORKSPACE, WORK_HOLDS_S, Database
-from app.services import attempts, jobs, schedules, trials
+from app.services import attempts, jobs, schedules, shards, trials
 from app.worker import census, engine
 from app.worker.rooms import Meter, Rooms
 from app.worker.slots import Slot, Spares, cores, end, new_name, slots_of, starved
@@ -22,7 +22,7 @@ from app.worker.slots import Slot, Spares, cores, end, new_name, slots_of, starv
 log = logging.getLogger("gatecast.worker")
 
 TICK = 0.2
-LIGHT = (trials.TUNE, "forecast")  # kinds of jobs that need no torch
+LIGHT = (trials.TUNE, shards.FORECAST, shards.SHARD)  # kinds of jobs that need no torch
 CONNECTIONS = 2  # kept open between two questions; a busy moment takes more
 WATCH_EVERY = 1.0  # seconds between two looks for cancelled jobs among those running here
 FIRE_EVERY = 3.0  # for schedules that are due

@@ -1,10 +1,11 @@
-"""A forecast job under real kills: its file is the one of a job that nothing happened to."""
+"""A forecast job under real kills, whole or in shards: its file is the one of a job that nothing happened to."""
 
 import io
 import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from pyarrow import parquet
 
 from app.config import Settings
 from app.db.session import Database
-from app.services import datasets
+from app.services import datasets, firing
+from app.services import jobs as rows
+from app.services.firing import Around
+from app.services.forecast_jobs import ForecastAsk
 
 # Each series takes 200,000 numbers, so that a part holds ten.
 ASK = {"horizon": 2000, "quantiles": [round(0.01 * level, 2) for level in range(1, 100)]}
@@ -33,11 +37,12 @@ def many(database: Database) -> str:
     return "many"
 
 
-def until(found: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 120
-    while not found():
+def until(found: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 240
+    while not (answer := found()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    return answer
 
 
 def test_a_killed_and_a_cancelled_job_end_with_the_same_file(
@@ -82,3 +87,48 @@ def test_a_killed_and_a_cancelled_job_end_with_the_same_file(
     assert table.column_names[:5] == ["key", "timestamp", "mean", "q0.01", "q0.02"]
     assert table["key"].unique().to_pylist() == [f"s{number:02d}" for number in range(40)]
     assert worker.stop() == 0
+
+
+def test_a_job_in_shards_survives_a_worker(
+    jobs: Any, start_worker: Callable[[], Any], settings: Settings, database: Database, many: str
+) -> None:
+    """Two workers, one of which is killed with its child in the middle of a shard."""
+    trained = jobs.train(3)
+    workers = [start_worker(), start_worker()]
+    jobs.wait(trained, "succeeded")
+    around = Around(settings, jobs.client.app.state.engine, jobs.client.app.state.versions)
+    ask = ForecastAsk(many, "load", None, None, ASK["horizon"], tuple(ASK["quantiles"]), "parquet")
+
+    def asked(**changes: Any) -> str:
+        with database.write("default") as session:
+            new = firing.plan(session, ask, around)
+            return rows.submit(session, around.engine, replace(new, spec=new.spec | changes), 10)[0].id
+
+    def at_work() -> Any:
+        """The worker in the middle of a shard, and the shard's job."""
+        for shard in jobs.client.get("/v1/jobs?kind=shard&state=running").json()["jobs"]:
+            folder = settings.checkpoints / shard["spec"]["forecast"] / f"{shard['spec']['number']:04d}"
+            if len(list(folder.glob("part-*"))) == 1:
+                return next(one for one in workers if f"-{one.pid}-" in shard["worker"]), shard["id"]
+        return None
+
+    job = asked(shard_parts=2)  # of the four that there are
+    victim, shard = until(at_work)
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.process.wait()
+    ended = until(lambda: shown if (shown := jobs.show(job))["state"] in ("succeeded", "failed") else None)
+    assert ended["state"] == "succeeded", ended["error"]
+    assert (jobs.show(shard)["state"], jobs.show(shard)["attempt"]) == ("succeeded", 2)
+    assert jobs.begun_at(shard, attempt=2) >= 10
+    [left] = [one for one in workers if one is not victim]
+    shards = jobs.client.get("/v1/jobs?kind=shard").json()["jobs"]
+    assert [one["state"] for one in shards] == ["succeeded"] * 2
+    assert all(jobs.kinds(one["id"]).count("done") == 1 for one in (ended, *shards))
+    steps = [data["step"] for kind, data in jobs.events(job) if kind == "progress"]
+    assert 10 in steps
+    whole = jobs.wait(asked(), "succeeded", "failed")
+    assert (whole["state"], len(jobs.client.get("/v1/jobs?kind=shard").json()["jobs"])) == ("succeeded", 2)
+    assert ended["result"]["digest"] == whole["result"]["digest"]
+    assert ended["result"]["rows"] == 40 * 2000
+    until(lambda: not list(settings.checkpoints.iterdir()))
+    assert left.stop() == 0

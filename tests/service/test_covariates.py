@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
-from app.services import attempts, backtests, forecast_jobs, training
+from app.services import attempts, backtests, forecast_runs, training
 from app.services.attempts import Attempt
 
 LENGTH, AHEAD = 120, 6
@@ -92,7 +92,7 @@ def test_covariates_from_the_upload_to_the_answer(client: TestClient, work: Call
     np.testing.assert_array_equal(other["c"], means["c"])  # nothing new is known
     np.testing.assert_array_equal(other["d"], means["d"])
     same_ask = {"kind": "forecast", "model": "sales", "dataset": "shop", "horizon": AHEAD, "format": "csv"}
-    made = work(forecast_jobs.run, **same_ask, future_covariates=asked)["result"]
+    made = work(forecast_runs.run, **same_ask, future_covariates=asked)["result"]
     assert made["warnings"] == []
     rows = [line.split(",") for line in client.get(made["href"]).text.splitlines()[1:]]
     for key, own in other.items():

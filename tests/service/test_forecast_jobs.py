@@ -18,7 +18,7 @@ from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
 from app.errors import AppError, Conflict, NotFound, Unavailable
 from app.main import create_app
-from app.services import attempts, forecast_jobs, jobs
+from app.services import attempts, forecast_runs, jobs
 from app.services.attempts import Attempt, Fenced
 from models import Stopped
 
@@ -70,7 +70,7 @@ def test_the_file_says_what_the_answer_says(
 ) -> None:
     more = {"quantiles": [0.5, 0.025], "samples": 2, "future_covariates": {"s0700": {"moon": [1.0] * 9}}}
     attempt = begin(ASK | more | {"format": kind})
-    forecast_jobs.run(attempt)
+    forecast_runs.run(attempt)
     said = result(client, attempt)
     sent = client.get(said["href"])
     assert (sent.status_code, sent.headers["content-type"].partition(";")[0]) == (200, media)
@@ -98,19 +98,19 @@ def test_an_attempt_goes_on_where_the_last_one_stopped(
     client: TestClient, begin: Callable[..., Attempt], settings: Settings, kind: str
 ) -> None:
     """Stopped after two parts, then while the file is written: the bytes are those of a run that never was."""
-    forecast_jobs.run(whole := begin(ASK | {"format": kind}))
+    forecast_runs.run(whole := begin(ASK | {"format": kind}))
     attempt = begin(ASK | {"format": kind})
     with pytest.raises(Stopped):
-        forecast_jobs.run(replace(attempt, should_stop=stopping_after(2)))
+        forecast_runs.run(replace(attempt, should_stop=stopping_after(2)))
     folder = settings.checkpoints / attempt.job
     first = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert len(first) == 2
     (folder / ".part-000003.1").write_bytes(b"half")  # what a kill in mid-write leaves
     attempt = begin({}, attempt.job)
     with pytest.raises(Stopped):
-        forecast_jobs.run(replace(attempt, should_stop=stopping_after(3)))
+        forecast_runs.run(replace(attempt, should_stop=stopping_after(3)))
     assert {name: folder.joinpath(name).stat().st_mtime_ns for name in first} == first
-    forecast_jobs.run(begin({}, attempt.job))
+    forecast_runs.run(begin({}, attempt.job))
     assert client.get(result(client, attempt)["href"]).content == client.get(result(client, whole)["href"]).content
     assert result(client, attempt)["warnings"] == result(client, whole)["warnings"]
     files = sorted(path.name for path in (settings.data / "results").iterdir())
@@ -120,7 +120,7 @@ def test_an_attempt_goes_on_where_the_last_one_stopped(
 def test_series_that_are_named_come_in_that_order(client: TestClient, begin: Callable[..., Attempt]) -> None:
     names = [*sorted(SERIES, reverse=True)[:600], 'b,"ö"']
     attempt = begin(ASK | {"series": names, "quantiles": [], "horizon": 1, "format": "csv"})
-    forecast_jobs.run(attempt)
+    forecast_runs.run(attempt)
     lines = client.get(result(client, attempt)["href"]).text.splitlines()
     assert lines[0] == "key,timestamp,mean"
     assert [line.partition(",2026")[0] for line in lines[1:-1]] == names[:-1]
@@ -134,7 +134,7 @@ def test_version_and_revision_are_those_of_the_asking(
     attempt = begin(ASK | {"format": "csv"})
     stored("gasoline", {"a-later-one": [1.0, 2.0]}, time_zone="Europe/Berlin")
     publish("fuel", promote="always")
-    forecast_jobs.run(attempt)
+    forecast_runs.run(attempt)
     said = result(client, attempt)
     assert said["series"] == 1100
     assert "a-later-one" not in client.get(said["href"]).text
@@ -145,7 +145,7 @@ def test_version_and_revision_are_those_of_the_asking(
 def test_the_base_answers_where_no_model_is_named(client: TestClient, begin: Callable[..., Attempt]) -> None:
     attempt = begin({"kind": "forecast", "dataset": "gasoline", "series": ["s0000"]})
     assert attempt.spec["model"] == "base"
-    forecast_jobs.run(attempt)
+    forecast_runs.run(attempt)
     table = pq.read_table(io.BytesIO(client.get(result(client, attempt)["href"]).content))
     assert table.num_rows == attempt.spec["horizon"] > 1
     assert table.schema.field("timestamp").type == pa.timestamp("us", "Europe/Berlin")
@@ -156,7 +156,7 @@ def test_the_base_answers_where_no_model_is_named(client: TestClient, begin: Cal
 
 def test_a_download_can_go_on(client: TestClient, begin: Callable[..., Attempt]) -> None:
     attempt = begin(ASK | {"format": "csv", "horizon": 200})
-    forecast_jobs.run(attempt)
+    forecast_runs.run(attempt)
     href = result(client, attempt)["href"]
     whole = client.get(href)
     assert whole.headers["accept-ranges"] == "bytes"
@@ -186,7 +186,7 @@ def test_no_file_before_the_end_and_none_of_other_kinds(
     other = client.post("/v1/jobs", json={"kind": "backtest", "dataset": "gasoline", "model": "fuel"}).json()["id"]
     assert "of kind backtest" in client.get(f"/v1/jobs/{other}/result").json()["detail"]
     assert client.get("/v1/jobs/job_none/result").status_code == 404
-    forecast_jobs.run(attempt)
+    forecast_runs.run(attempt)
     (settings.data / "results" / result(client, attempt)["file"]).write_bytes(b"short")
     lost = client.get(href)
     assert (lost.status_code, lost.json()["type"]) == (503, "/docs/errors#result-lost")
@@ -227,13 +227,13 @@ def test_what_went_away_meanwhile_is_named(client: TestClient, begin: Callable[.
     named, rest = begin(ASK | {"series": ["s0001", "s0002"]}), begin(ASK)
     assert client.delete("/v1/datasets/gasoline/series/s0002").status_code == 204
     with pytest.raises(NotFound, match="'s0002'"):
-        forecast_jobs.run(named)
-    forecast_jobs.run(rest)
+        forecast_runs.run(named)
+    forecast_runs.run(rest)
     assert result(client, rest)["series"] == 1099
     last = begin(ASK)
     assert client.delete("/v1/datasets/gasoline?force=true").status_code == 204
     with pytest.raises(NotFound, match="gasoline"):
-        forecast_jobs.run(last)
+        forecast_runs.run(last)
 
 
 def test_a_dataset_made_anew_is_another(
@@ -243,24 +243,24 @@ def test_a_dataset_made_anew_is_another(
     client.delete("/v1/datasets/gasoline?force=true")
     stored("gasoline", {"s0000": [1.0, 2.0]})
     with pytest.raises(Conflict, match="made anew"):
-        forecast_jobs.run(attempt)
+        forecast_runs.run(attempt)
 
 
 def test_one_that_lost_its_job_drops_nothing_and_ends_nothing(
     client: TestClient, database: Database, begin: Callable[..., Attempt], settings: Settings
 ) -> None:
     late = begin(ASK)
-    forecast_jobs.run(begin({}, late.job))
+    forecast_runs.run(begin({}, late.job))
     said = result(client, late)
     with pytest.raises(Fenced):
-        forecast_jobs.run(late)
+        forecast_runs.run(late)
     assert result(client, late) == said
     assert client.get(said["href"]).status_code == 200
     other = begin(ASK)
     with database.write("default") as session:
         jobs.cancel(session, other.job)
     with pytest.raises(Fenced):
-        forecast_jobs.run(other)
+        forecast_runs.run(other)
     assert [path.name for path in (settings.data / "results").iterdir()] == [said["file"]]
 
 
@@ -268,7 +268,7 @@ def test_a_folder_that_takes_no_files_is_said(begin: Callable[..., Attempt], set
     attempt = begin(ASK)
     Path(settings.checkpoints / attempt.job).write_text("in the way")
     with pytest.raises(Unavailable, match="cannot be written") as refused:
-        forecast_jobs.run(attempt)
+        forecast_runs.run(attempt)
     assert isinstance(refused.value, AppError)
 
 
@@ -296,7 +296,7 @@ def test_a_file_in_the_object_store_is_handed_out_by_any_server(
             assert number is not None
             row = attempts.load(session, job, number)
             attempt = Attempt(database, one, job, number, row.kind, row.workspace, row.spec, "cpu")
-        forecast_jobs.run(attempt)
+        forecast_runs.run(attempt)
         key = f".results/{job}/{job}-1.csv"
         assert [name for name in object_store.listed() if name.startswith(".results")] == [key]
         assert not list((tmp_path / "one" / "results").iterdir())

@@ -30,7 +30,7 @@ from app.services.trials import Trial
 from app.services.tuning import MOST_MINUTES, MOST_TRIALS, USUAL_TRIALS, Metric, TuneAsk
 from models import TrainConfig
 
-Kind = Literal["train", "tune", "trial", "backtest", "forecast"]
+Kind = Literal["train", "tune", "trial", "backtest", "forecast", "shard"]
 Preset = Literal["fast", "balanced", "thorough"]
 Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True)]
 State = Literal["pending", "running", "succeeded", "failed", "cancelled"]
@@ -49,7 +49,7 @@ PROMOTE: Any = Field(
 REVISION = Field(None, ge=1, le=2**31 - 1, description="Revision of the dataset; left out: its newest one.")
 
 FUTURE_VALUES = 100_000  # they are kept in the job's row
-NOT_SHOWN = ("dataset_id", "future_covariates")  # of a spec: ours, and too long
+NOT_SHOWN = ("dataset_id", "shard_parts", "future_covariates")  # of a spec: ours, and too long
 
 FIELDS = {field.name for field in fields(TrainConfig)}
 
