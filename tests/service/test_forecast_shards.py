@@ -1,6 +1,7 @@
 """Forecast jobs that are cut into shards, their steps and shards carried out in this process one at a time, as workers
 would: the file is that of a job that is not cut, whatever happens on the way."""
 
+import datetime as dt
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from app import store
 from app.api.schemas.jobs import JobIn, ask_of
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
-from app.db.tables import JobRow, ShardRow
+from app.db.tables import JobRow, ShardRow, WorkerRow
 from app.main import create_app
 from app.services import attempts, firing, forecast_jobs, jobs
 from app.services.attempts import Report
@@ -95,6 +96,8 @@ class Bench:
     def slots(self, count: int) -> None:
         with self.database.write(EVERY_WORKSPACE) as session:
             jobs.beat(session, "host.1-1-a", [], [f"cpu#{number}" for number in range(count)])
+            later = jobs.clock(session) + dt.timedelta(days=1)  # however slow this machine is, that worker lives
+            session.get_one(WorkerRow, "host.1-1-a").beat_at = later
 
     def priorities(self, *found: str) -> list[int]:
         with self.database.read("default") as session:
