@@ -44,14 +44,12 @@ class Engine:
 
     def __init__(self, url: str, beside: Database | None = None) -> None:
         """On PostgreSQL it shares the connections of the database `beside`, or has its own."""
-        self._url = url
         self._own = None if beside or url.startswith("sqlite") else Database(url, REQUEST_WAITS_S)
-        self._shared = beside or self._own
+        self._url, self._shared = url, beside or self._own
 
     @functools.cached_property
     def _client(self) -> Any:
-        """Made on first use: it takes 8 MB and a tenth of a second, which a server that only forecasts need not spend,
-        nor a worker's child."""
+        """Made on first use: it takes 8 MB and a tenth of a second, of which a server that only forecasts has no need."""
         from dbos import DBOSClient, DBOSPortableJSONSerializer
 
         # The engine's own default serialiser is pickle: whoever could write the database could run code in the workers.
@@ -147,7 +145,9 @@ def engine_of(session: Session) -> Engine:
 
 @functools.cache
 def _engine_at(url: str) -> Engine:
-    return Engine(url)
+    engine = Engine(url)
+    assert engine._client is not None  # made now: mostly nobody is in a transaction yet
+    return engine
 
 
 def workflow_id(job_id: str, n: int) -> str:
