@@ -48,8 +48,8 @@ class Engine:
         self._url, self._shared = url, beside or self._own
 
     @functools.cached_property
-    def _client(self) -> Any:
-        """Made on first use: it takes 8 MB and a tenth of a second, of which a server that only forecasts has no need."""
+    def client(self) -> Any:
+        """Made on first use: it takes 8 MB and a tenth of a second, which a server that only forecasts can spare."""
         from dbos import DBOSClient, DBOSPortableJSONSerializer
 
         # The engine's own default serialiser is pickle: whoever could write the database could run code in the workers.
@@ -64,7 +64,7 @@ class Engine:
 
     def enqueue(self, session: Session, job: JobRow) -> None:
         """Queue the job inside the session's transaction: row and queue entry are kept or dropped together."""
-        self._client.enqueue_in_transaction(
+        self.client.enqueue_in_transaction(
             session.connection(),
             {
                 "workflow_name": WORKFLOW,
@@ -80,28 +80,28 @@ class Engine:
         """Take an ended job out of the queue by its `workflow_id`, after the commit that ended it. Best effort: a
         worker that finds the row ended drops the job anyway, but only one at each poll."""
         try:
-            self._client.cancel_workflow(name)
+            self.client.cancel_workflow(name)
         except SQLAlchemyError:
             log.warning("%s is cancelled but still queued; a worker will drop it", name)
 
     def hand_on(self, living: Collection[str]) -> list[str]:
         """Put the work of workers that are not among the living back into the queue; returns its names. Only one worker
         may do this at a time: whatever it thinks dead is started again."""
-        found = self._client.list_workflows(status="PENDING", name=WORKFLOW, load_input=False, load_output=False)
+        found = self.client.list_workflows(status="PENDING", name=WORKFLOW, load_input=False, load_output=False)
         orphans = [one.workflow_id for one in found if one.executor_id not in living]
         for name in orphans:
-            self._client.resume_workflow(name, queue_name=QUEUE)
+            self.client.resume_workflow(name, queue_name=QUEUE)
         return orphans
 
     def take_up(self, name: str, at_work: Collection[str], idle: Collection[str]) -> set[str]:
         """What the engine says the worker `name` is at, though it is not: the claim was committed and the answer lost.
         Gives those not `at_work`; the ones that were `idle` at the last look too are put back into the queue."""
-        found = self._client.list_workflows(
+        found = self.client.list_workflows(
             status="PENDING", executor_id=name, name=WORKFLOW, load_input=False, load_output=False
         )
         seen = {one.workflow_id for one in found} - set(at_work)
         for one in seen.intersection(idle):
-            self._client.resume_workflow(one, queue_name=QUEUE)
+            self.client.resume_workflow(one, queue_name=QUEUE)
         return seen.difference(idle)
 
     def lost(self, active: Mapping[str, int]) -> dict[str, int]:
@@ -109,7 +109,7 @@ class Engine:
         names, lost = {workflow_id(job_id, n): job_id for job_id, n in active.items()}, dict(active)
         for place in range(0, len(names), ASKED):
             asked = list(names)[place : place + ASKED]
-            found = self._client.list_workflows(workflow_ids=asked, load_input=False, load_output=False)
+            found = self.client.list_workflows(workflow_ids=asked, load_input=False, load_output=False)
             for one in found:
                 if one.status in STILL_OPEN:
                     lost.pop(names[one.workflow_id], None)
@@ -120,19 +120,19 @@ class Engine:
         number. The jobs' rows stay."""
         dropped = 0
         while True:
-            found = self._client.list_workflows(
+            found = self.client.list_workflows(
                 name=WORKFLOW, completed_before=before.isoformat(), limit=1000, load_input=False, load_output=False
             )
             ended = [one.workflow_id for one in found if one.status not in STILL_OPEN]
             if ended:
-                self._client.delete_workflows(ended)
+                self.client.delete_workflows(ended)
             dropped += len(ended)
             if not ended or len(found) < 1000:
                 return dropped
 
     def close(self) -> None:
-        if "_client" in vars(self):
-            self._client.destroy()
+        if "client" in vars(self):
+            self.client.destroy()
         if self._own is not None:
             self._own.close()
 
@@ -146,7 +146,7 @@ def engine_of(session: Session) -> Engine:
 @functools.cache
 def _engine_at(url: str) -> Engine:
     engine = Engine(url)
-    assert engine._client is not None  # made now: mostly nobody is in a transaction yet
+    assert engine.client is not None  # made now: mostly nobody is in a transaction yet
     return engine
 
 
