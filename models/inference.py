@@ -55,6 +55,7 @@ class OpenArtifact:
     learned: int | None = (
         None  # steps that its own networks want filled, fewer than `context` with the base beside them
     )
+    told: frozenset[str] = frozenset()  # the tables that its graph asks for: a base made earlier knows fewer
 
     @property
     def any_frequency(self) -> bool:
@@ -195,7 +196,8 @@ class OpenArtifact:
         if beside is not None and self.design.static:
             inputs["static"] = beside[1]
         size = self.together
-        tables = Tables() if self.seasons is None else tables_until(*self.seasons, steps)
+        every = Tables() if self.seasons is None else tables_until(*self.seasons, steps)
+        tables = {name: table for name, table in every.items() if name in self.told}
         if 0 < len(values) <= size:
             return self.session.run(None, inputs | tables)[0]
         answers = [
@@ -302,12 +304,13 @@ def open_artifact(folder: Path) -> OpenArtifact:
     session = _session(graph) if ahead is None else ahead.result()
     config = TrainConfig.parse(manifest["config"])
     if manifest.get("kind") == BASE:
-        wanted = {one.name for one in session.get_inputs()}
-        if wanted != {"context", "mask", *TABLES}:
-            odd = ", ".join(sorted(wanted ^ {"context", "mask", *TABLES}))
-            raise ValueError(f"{folder / GRAPH}: expected a graph for this release's tables, got other inputs ({odd})")
+        told = frozenset(one.name for one in session.get_inputs()) - {"context", "mask"}
+        if odd := sorted(told.difference(TABLES) or {"ahead"} - told):
+            raise ValueError(f"{folder / GRAPH}: expected a graph for tables of ours, {', '.join(odd)} is odd")
         step = Calendar.of("step")
-        base = OpenArtifact(manifest, config, step, 1, 1, config.quantiles, session, seasons=(1, 1), learned=0)
+        base = OpenArtifact(
+            manifest, config, step, 1, 1, config.quantiles, session, seasons=(1, 1), learned=0, told=told
+        )
         return base.at(step)
     calendar = Calendar.of(manifest["calendar"]["frequency"], manifest["calendar"]["time_zone"])
     return OpenArtifact(

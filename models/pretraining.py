@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.synthetic import KINDS, Made, make
 from models.tables import cycles_read, reach, tables_for, told, trained_horizon
-from models.universal import Read, Universal, read_windows
+from models.universal import FEW, Read, Universal, read_windows
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -26,6 +26,7 @@ ASKED = 24  # steps ahead of a window that are asked for, at most
 DRAWN, CUT = 64, 4  # series drawn at a time, and windows cut from each
 REUSED = 4  # times a window is learned from, about: eight times from a fifth of the pool were learned by heart
 SHORTENED, DAMAGED = 0.3, 0.1  # shares of windows that lose their front, and steps here and there
+FEWEST = 1.7  # values that a front leaves: of these windows one in 25 or so has a single value
 FAR = 30.0  # scaled units: what lies farther away teaches no more than this
 CERTAIN = 0.02  # scaled units added to a window's seasonal error, by whose inverse its errors count
 
@@ -38,7 +39,7 @@ class Recipe:
     steps: int = 20_000
     batch: int = 256
     rate: float = 1.5e-3
-    pool: int = 163_840  # windows kept ready, 15 kB each
+    pool: int = 163_840  # windows kept ready, 19 kB each
     seed: int = 1
     decay: float = 1e-3
     average: float = 0.999
@@ -102,7 +103,7 @@ def cut(random: np.random.Generator, series: list[Made], count: int, steps: Ints
         inside = torch.from_numpy(np.where(present, context, 0.0)), torch.from_numpy(present.astype(np.float64))
         read, scaled = read_windows(*inside, given)
         target = scaled.apply(torch.from_numpy(np.where(np.isnan(truth), 0.0, truth))).clamp(-FAR, FAR)
-        usable = (scaled.scale > 0) & (inside[1].sum(1, keepdim=True) > 1)
+        usable = scaled.scale > 0
         worth = torch.where(
             usable, 0.5 / (seasonal_error(scaled.apply(inside[0]), inside[1], season) + CERTAIN) + 0.5, 0.0
         )
@@ -115,21 +116,23 @@ def damage(random: np.random.Generator, context: Array, ends: Ints) -> None:
     for row, end in zip(context, ends, strict=True):
         have = min(int(end), length)
         if random.random() < SHORTENED:
-            keep = int(math.exp(random.uniform(math.log(2), math.log(max(have, 3)))))
+            keep = int(math.exp(random.uniform(math.log(FEWEST), math.log(max(have, 3)))))
             row[: length - keep] = np.nan
         if random.random() < DAMAGED:
             row[random.random(length) < random.uniform(0.0, 0.5)] = np.nan
 
 
 def seasonal_error(values: Tensor, mask: Tensor, season: int) -> Tensor:
-    """The mean difference one season apart, (batch, 1); of neighbours where a season was never seen twice."""
+    """The mean difference one season apart, (batch, 1); of neighbours where a season was never seen twice; 1 of one
+    value, or of few that are all alike."""
     found: list[Tensor] = []
     for lag in (season, 1):
         both = mask[:, lag:] * mask[:, :-lag]
         total, count = ((values[:, lag:] - values[:, :-lag]).abs() * both).sum(1), both.sum(1)
         found += [total / count.clamp_min(1.0), count]
-    error = torch.where(found[1] > 0, found[0], torch.where(found[3] > 0, found[2], 1.0))
-    return error[:, None]
+    error = torch.where(found[1] > 0, found[0], torch.where(found[3] > 0, found[2], 1.0))[:, None]
+    alike = (error == 0) & (mask.sum(1, keepdim=True) < FEW)  # not that they repeat: nothing is known of them yet
+    return torch.where(alike, 1.0, error)
 
 
 def loss_of(network: Universal, lesson: Lesson, levels: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.bases import newest
+from models.bases import newest_of_all
 
 FLOOR = 1e-3  # of a window's mean size: what is below it has the logarithm of it
 LARGEST = 700.0  # exponent: e to this is finite
@@ -55,14 +55,14 @@ def scale_window(context: Tensor, mask: Tensor, scaling: str) -> Scaled:
         logs = torch.maximum(context, floor).log() * mask
         last, _, spread = _spread(logs, mask, count, torch.ones_like(level))
         spread = torch.where(level > 0, spread, 0.0)
-        return Scaled(last, spread, last.clamp_max(LARGEST).exp() * spread, floor, newest(context, mask, 1)[0])
+        return Scaled(last, spread, last.clamp_max(LARGEST).exp() * spread, floor, newest_of_all(context, mask))
     last, mean, spread = _spread(context, mask, count, level)
     return Scaled(last if scaling == "last" else mean, spread, spread)
 
 
 def _spread(values: Tensor, mask: Tensor, count: Tensor, alone: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The newest known value, the mean and the standard deviation (`alone` of a single value), all (batch, 1)."""
-    last = newest(values, mask, 1)[0]
+    last = newest_of_all(values, mask)
     away = (
         values - last
     ) * mask  # from a known value, not from the rounded mean: small changes of huge values are exact

@@ -8,7 +8,8 @@ smoothing, Brown 1963), damped ahead (Gardner and McKenzie 1985) or taken by hal
 Nikolopoulos 2000; Hyndman and Billah 2003). The season is classical decomposition, shrunk by how much of it is noise.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,26 @@ WARY = 10.0  # of trends, over the square of the number of errors
 NOTHING = 1e-9
 
 Given = Mapping[str, Tensor]
+
+
+class Judged(NamedTuple):
+    """What each filter would have said inside the window, `guess` (batch, pair, filter), and the `truth` (batch, pair,
+    1), both without the `season` (batch, pair, 1) that they share; `counts` (batch, pair) is 1 where it counts."""
+
+    truth: Tensor
+    guess: Tensor
+    season: Tensor
+    counts: Tensor
+
+    def doubt(self, error: Tensor, least: Tensor | None = None) -> Tensor:
+        """The logarithm of the mean `error` (batch, pair, filter), (batch, filter), of none below `least` (batch, 1).
+        Few errors say little: each filter starts from the mean of all as if from two errors, a trend from more."""
+        missed, count = (error * self.counts[..., None]).sum(1), self.counts.sum(1, keepdim=True)
+        usual = missed.mean(1, keepdim=True)
+        mean = (missed + 2.0 * usual / count.clamp_min(1.0)) / (count + 2.0)
+        doubt = (mean.clamp_min(NOTHING) if least is None else torch.maximum(mean, least)).log()
+        trends = torch.tensor([share > 0 for share in SHARES], dtype=doubt.dtype, device=doubt.device)
+        return doubt + trends * WARY / (count + 1.0) ** 2
 
 
 class Smoothing(nn.Module):
@@ -44,7 +65,8 @@ class Smoothing(nn.Module):
         """What each filter says, (batch, horizon, filter), and the logarithm of its mean error inside the window,
         (batch, filter). `context` (batch, time) 0 where missing, `mask` alike, 1 where present."""
         tables: dict[str, Tensor] = {name: getattr(self, name) for name in self.names}
-        return smooth(context, mask, {name: fitting(table, context) for name, table in tables.items()})
+        ahead, found = smooth(context, mask, {name: fitting(table, context) for name, table in tables.items()})
+        return ahead, found.doubt((found.truth - found.guess).abs())
 
 
 def fitting(table: Tensor, like: Tensor) -> Tensor:
@@ -52,12 +74,10 @@ def fitting(table: Tensor, like: Tensor) -> Tensor:
     return table.to(like.dtype) if table.is_floating_point() else table
 
 
-def smooth(
-    context: Tensor, mask: Tensor, given: Given, plain: Callable[[Tensor], Tensor] | None = None
-) -> tuple[Tensor, Tensor]:
-    """What each filter says, (batch, horizon, filter), and the logarithm of its mean error inside the window, (batch,
-    filter). `given` are the tables of `smoothing_tables`, with `reach` (filter, horizon) and the place in the season
-    `outside` (horizon,) of each step asked for. Errors are those of `plain` values, where the context's are others."""
+def smooth(context: Tensor, mask: Tensor, given: Given) -> tuple[Tensor, Judged]:
+    """What each filter says, (batch, horizon, filter), and what it would have said inside the window. `given` are the
+    tables of `smoothing_tables`, with `reach` (filter, horizon) and the place in the season `outside` (horizon,) of
+    each step asked for."""
     season = seasonal(context, mask, given)  # (batch, season)
     rest = (context - season[:, given["inside"]]) * mask
     level, slope, known = fits(rest, mask, given)  # (batch, end, filter)
@@ -65,17 +85,8 @@ def smooth(
     ahead = ahead + season[:, given["outside"], None]
     places, origins = given["places"], given["origins"]
     guess = level[:, origins] + slope[:, origins] * given["judged"].T  # (batch, pair, filter)
-    if plain is None:
-        error = (rest[:, places, None] - guess).abs()
-    else:
-        error = (plain(context[:, places, None]) - plain(guess + season[:, given["inside"][places], None])).abs()
-    counts = mask[:, places] * (known[:, origins] >= KNOWN)  # (batch, pair)
-    missed, count = (error * counts[..., None]).sum(1), counts.sum(1, keepdim=True)
-    # Few errors say little: each filter starts from the mean of all as if from two errors, a trend from more.
-    usual = missed.mean(1, keepdim=True)
-    doubt = ((missed + 2.0 * usual / count.clamp_min(1.0)) / (count + 2.0)).clamp_min(NOTHING).log()
-    trends = torch.tensor([share > 0 for share in SHARES], dtype=doubt.dtype, device=doubt.device)
-    return ahead, doubt + trends * WARY / (count + 1.0) ** 2
+    counts = mask[:, places] * (known[:, origins] >= KNOWN)
+    return ahead, Judged(rest[:, places, None], guess, season[:, given["inside"][places], None], counts)
 
 
 def fits(rest: Tensor, mask: Tensor, given: Given) -> tuple[Tensor, Tensor, Tensor]:

@@ -31,6 +31,7 @@ from models.patterns import (
 from models.processes import arima, kernels, regimes, smoothed
 
 TOGETHER = 192  # series at most that are drawn at once, of about one length
+YOUNG = 0.15  # share of series that began lately, where no length is given
 
 KINDS: dict[Kind, float] = {
     (1, 0): 0.12,
@@ -57,7 +58,7 @@ _LENGTHS: dict[int, tuple[int, int]] = {
     1: (10, 150),
     4: (14, 150),
     5: (60, 1300),
-    7: (60, 1500),
+    7: (60, 2000),
     12: (20, 500),
     24: (100, 1500),
     48: (200, 2500),
@@ -98,8 +99,9 @@ def make(random: np.random.Generator, kind: Kind, count: int, length: tuple[int,
     """`count` series of the kind (season, longer), in random order.
 
     `length` is the least and the most steps of a past; each series is longer than that by `ahead(season)`. Without it,
-    lengths are what series of such a season have. ValueError for a season below 1, a longer one that is no multiple of
-    it, a count below 0, or a length that is no (low, high) from 2 up.
+    lengths are what series of such a season have; a share of YOUNG has seen three seasons at most. ValueError for a
+    season below 1, a longer one that is no multiple of it, a count below 0, or a length that is no (low, high) from 2
+    up.
     """
     season, longer = kind
     if count < 0:
@@ -109,7 +111,12 @@ def make(random: np.random.Generator, kind: Kind, count: int, length: tuple[int,
     low, high = length or _LENGTHS.get(season, (3 * season, 40 * season))
     if not 2 <= low <= high:
         raise ValueError(f"length: expected (low, high) with 2 <= low <= high, got {length}")
-    lengths = np.sort(np.exp(random.uniform(np.log(low), np.log(high + 1), count)).astype(np.intp)) + ahead(season)
+    lengths = np.exp(random.uniform(np.log(low), np.log(high + 1), count))
+    if length is None:
+        most = max(16, min(3 * season, 100))
+        young = np.exp(random.uniform(np.log(4), np.log(most + 1), count))
+        lengths = np.where(random.random(count) < YOUNG, young, lengths)
+    lengths = np.sort(lengths.astype(np.intp)) + ahead(season)
     found: list[Made] = []
     for first in range(0, count, TOGETHER):
         held = lengths[first : first + TOGETHER]
@@ -146,7 +153,7 @@ def _structural(random: np.random.Generator, shape: Shape, kind: Kind) -> Array:
 def _calendar(random: np.random.Generator, shape: Shape, year: float) -> Array:
     """What daily series show beside the week: the year, days of the month, and single days that fall out."""
     rows, _ = shape
-    found = years(random, shape, year) * between(random, 0.1, 1.5, rows) * some(random, 0.6, rows)
+    found = years(random, shape, year) * between(random, 0.1, 4.0, rows) * some(random, 0.6, rows)
     found += years(random, shape, year * MONTH / YEAR) * between(random, 0.1, 0.8, rows) * some(random, 0.3, rows)
     free = (random.random(shape) < random.uniform(4, 14, (rows, 1)) / year) * some(random, 0.5, rows)
     return found - free * between(random, 0.5, 3.0, rows)

@@ -19,6 +19,7 @@ RAW, SEGMENT = 96, 6  # newest steps read one by one, and how many go into one r
 CYCLES, BINS = 24, 24  # newest seasons read whole, and the values each is resampled to
 NEWEST, LONGER = 6, 3  # cycles of the main and of the longer season that are looked up
 FADE = 0.6  # weight of a cycle in the mean, over that of the cycle after it
+DRIFTS = 4  # distances at which it is looked how far values drift apart: one season, two, four, eight
 JUDGED, JUDGED_MOST = 24, 672  # newest steps at which looked-up values are judged: a longer season where it is shorter
 SMOOTHED, LONGEST = 200, 168  # steps that levels and trends are fitted to, about; the longest season taken from them
 LONG_CYCLES = {7: 364, 5: 260}  # a year of days, in whole weeks: told where the frequency names one season alone
@@ -32,6 +33,8 @@ TABLES = (
         "checked",
         "counted",
         "counts",
+        "drifted",
+        "drifts",
         "ends",
         "fading",
         "folded",
@@ -75,7 +78,7 @@ def reach(season: int, longer: int) -> int:
     """Steps of history that the base can use."""
     judged = steps_judged(season, longer) + season
     looked = max(NEWEST * season, LONGER * longer + trained_horizon(season) + season)
-    tried = judged + max(3 * season, 2 * longer)
+    tried = judged + max(3 * season, 2 * longer, longer + int(drift_lags(season)[-1]))
     return max(RAW + longer, cycles_read(season) * season, looked, tried, smoothed_steps(season))
 
 
@@ -97,6 +100,18 @@ def smoothed_steps(season: int) -> int:
 def trained_horizon(season: int) -> int:
     """Steps ahead that the base is trained for: two to eight seasons."""
     return min(max(8 * season, 24), max(2 * season, 96))
+
+
+def drift_lags(season: int) -> Ints:
+    """The steps apart at which it is looked how far values drift, none farther than the base is trained for."""
+    return season * np.minimum(2 ** np.arange(DRIFTS), trained_horizon(season) // season)
+
+
+def drift_weights(season: int, steps: Ints) -> Array:
+    """What each of these distances counts for each of the `steps` ahead, (DRIFTS, step): the two around it, linearly in
+    the logarithm."""
+    place = np.clip(np.log2(steps / season), 0, DRIFTS - 1)
+    return np.maximum(1 - np.abs(place - np.arange(DRIFTS)[:, None]), 0)
 
 
 def ahead_tables(season: int, longer: int, steps: Ints, length: int) -> Tables:
@@ -121,6 +136,7 @@ def ahead_tables(season: int, longer: int, steps: Ints, length: int) -> Tables:
         "look_longer": look_longer,
         "look_before": look_longer - season * (1 + place % longer // season),
         "ahead": np.stack(columns, 1).astype(np.float32),
+        "drifted": drift_weights(season, steps),
         "reach": reaches([int(step) for step in steps]),
         "outside": place % period,
     }
@@ -152,6 +168,7 @@ def fixed_tables(season: int, longer: int) -> Tables:
         "begins": np.arange(judged),
         "latest": np.arange(season, season + judged),
         "lags": np.array([season, longer], np.int64),
+        "drifts": at - np.array([0, longer, *drift_lags(season), *(longer + drift_lags(season))])[:, None],
         "recent": recent,
         "counted": counted,
         "about": np.array(about, np.float32)[None],

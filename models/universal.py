@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.bases import newest
+from models.bases import newest_of_all
 from models.filters import FILTERS
 from models.heads import monotone, nearest_to_median, unsoftplus
 from models.metrics import normal_scores
 from models.scaling import Scaled, scale_window
-from models.smoothing import smooth
-from models.tables import BINS, FADE, LONGER, NEWEST, RAW, SEGMENT, TABLES
+from models.smoothing import Judged, smooth
+from models.tables import BINS, DRIFTS, FADE, LONGER, NEWEST, RAW, SEGMENT, TABLES
 
 Given = Mapping[str, Tensor]
 
@@ -32,19 +32,23 @@ STEP = 4 * SEGMENT + 4  # numbers that go into one recurrent step over the newes
 CYCLE = 2 * BINS + 2
 ABOUT = 5 + BASES + 3
 AHEAD = 7
-ASKED = AHEAD + BASES + 1 + 2 * (NEWEST + LONGER) + 2 * LONGER
+ASKED = AHEAD + BASES + 2 + 2 * (NEWEST + LONGER) + 2 * LONGER
 SURE = 8.0  # power of a plain forecast's error inside the window that it is weighed by at first
 LEAST = 1e-4  # error inside the window, in scaled units
 FARTHEST = 50.0  # scaled units that a plain forecast may be away
 GROWTH = 2.0  # logarithm: how far beyond a window's largest value a trend of logarithms may lead
+ORDER = (1, 2, 0, 3, 5, 5, 6, 4)  # of errors: of plain forecasts that are looked up, among those measured
+FEW = 8  # values: so many that are all alike are a constant
+SEEN = 8.0  # pairs of values as many seasons apart from which on half is believed of how far they lie apart
+STEADY, MOVED = (2, 3), (4, 5, 7)  # which of them repeat the longer season as it was, and moved to a level of today
 
 
 @dataclass(frozen=True)
 class Read:
     """Windows made ready for the network, in scaled units: `steps` (batch, segment, number) and `cycles` (batch,
     cycle, number) for the cells, `about` (batch, number), `asked` (batch, horizon, number) and `bases` (batch,
-    horizon, base) for each step ahead, `doubts` (batch, base) the logarithms of the bases' errors inside the window,
-    `unit` (batch, 1) the error of their mix."""
+    horizon, base) for each step ahead, `doubts` alike the logarithms of the bases' errors inside the window and of how
+    they grow ahead, `unit` (batch, 1) the error of their mix inside the window."""
 
     steps: Tensor
     cycles: Tensor
@@ -95,8 +99,7 @@ class Universal(nn.Module):
         `Read`."""
         bases, doubts, unit = plain
         thought = functional.gelu(self.think(functional.gelu(state[:, None] + self.ask(asked))))
-        trust = -SURE * (doubts - doubts.mean(1, keepdim=True))
-        weights = torch.softmax(trust[:, None] + self.gate(thought), -1)
+        weights = torch.softmax(self.gate(thought) - SURE * doubts, -1)
         middle = (weights * bases).sum(-1, keepdim=True)
         return middle + monotone(self.say(thought), self.anchor) * unit[:, None]
 
@@ -130,74 +133,108 @@ def read_windows(context: Tensor, mask: Tensor, given: Given) -> tuple[Read, Sca
     tables for its seasons and the steps asked for. float64 but for what is read."""
     scaled = scale(context, mask, given["counted"])
     values = scaled.apply(context) * mask
-    last = newest(values, mask, 1)[0]
-    found, doubt, known = looked_up(values, mask, last, given)
-    time = given["band"].shape[0]
-    plain, own = smooth(values[:, -time:], mask[:, -time:], given)
-    logs, log_doubt = smooth_logs(context[:, -time:], mask[:, -time:], scaled, given, (plain, own))
-    bases = torch.cat([plain, logs, found], 2).clamp(-FARTHEST, FARTHEST)
-    doubts = torch.cat([own, log_doubt, doubt], 1)
-    weights = torch.softmax(-SURE * (doubts - doubts.mean(1, keepdim=True)), 1)
-    unit = (weights * doubts).sum(1, keepdim=True).exp().clamp_min(LEAST)
-    mix = (bases * weights[:, None]).sum(2, keepdim=True)
+    count = mask.sum(1, keepdim=True)
+    last = newest_of_all(values, mask)
+    met = apart(values, mask, given)
+    found, doubt, known = looked_up(values, mask, last, given, met)
+    smoothed, own = smoothings(context, values, mask, scaled, given)
+    bases = torch.cat([smoothed, found], 2).clamp(-FARTHEST, FARTHEST)
+    doubts = torch.cat([own, doubt], 1)
+    farther, aging = drift(met, given)
+    aged = doubts[:, None] + aging
+    unit = (torch.softmax(-SURE * doubts, 1) * doubts).sum(1, keepdim=True).exp().clamp_min(LEAST)
+    mix = (bases * torch.softmax(-SURE * aged, 2)).sum(2, keepdim=True)
     away = squash((torch.cat([bases, known[0]], 2) - mix) / unit[..., None])
     away = torch.cat([away[..., :BASES], away[..., BASES:] * known[1]], 2)
     changed = squash(known[2] / unit[..., None])
     rows = torch.ones_like(unit)
     ahead = given["ahead"].to(unit.dtype) * rows[..., None]
     about = [given["about"].to(unit.dtype) * rows, (doubts - unit.log()).clamp(-8.0, 8.0), unit.log()]
-    about += [mask.sum(1, keepdim=True).add(1.0).log() / 5.0, squash(last / unit)]
+    about += [count.add(1.0).log() / 5.0, squash(last / unit)]
     parts = {
         "steps": steps_read(values, mask, unit, given),
         "cycles": cycles_read(values, mask, given),
         "about": torch.cat(about, 1),
-        "asked": torch.cat([ahead, away, squash(mix), known[1], changed, known[3]], 2),
+        "asked": torch.cat([ahead, away, squash(mix), known[1], changed, known[3], farther], 2),
         "bases": bases,
-        "doubts": doubts,
+        "doubts": aged,
         "unit": unit,
     }
     return Read(**{name: part.float() for name, part in parts.items()}), scaled
 
 
 def scale(context: Tensor, mask: Tensor, counted: Tensor) -> Scaled:
-    """By mean and deviation of the newest steps; of all where those say nothing or are constant."""
-    late = scale_window(context * counted, mask * counted, "std")
-    every = scale_window(context, mask, "std")
-    use = (late.scale > 0) & ((mask * counted).sum(1, keepdim=True) > 1)
-    shift, size = torch.where(use, late.shift, every.shift), torch.where(use, late.scale, every.scale)
+    """By mean and deviation of the newest steps; of all where those say nothing or are constant. Few values that are
+    all alike are scaled by their size over the square of their number: they may yet turn out to differ."""
+    both = scale_window(torch.cat([context * counted, context]), torch.cat([mask * counted, mask]), "std")
+    (late, every), (near, far) = both.scale.chunk(2), both.shift.chunk(2)
+    use = (late > 0) & ((mask * counted).sum(1, keepdim=True) > 1)
+    count = mask.sum(1, keepdim=True)
+    alike = torch.where(count < FEW, far.abs() / count.clamp_min(1.0) ** 2, 0.0)
+    shift, size = torch.where(use, near, far), torch.where(use, late, torch.where(every > 0, every, alike))
     return Scaled(shift, size, size)
 
 
-def looked_up(values: Tensor, mask: Tensor, last: Tensor, given: Given) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+def apart(values: Tensor, mask: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    """How the steps that are judged lie above those the longer season and each of `drift_lags` before, and how that
+    above the longer season has changed over each of these, 0 where a value is unknown, and which are known: (batch,
+    1 + 2 * DRIFTS, step) each."""
+    seen, there = values[:, given["drifts"]], mask[:, given["drifts"]]
+    both = there[:, :1] * there[:, 1 : 2 + DRIFTS]
+    all_four = both[:, :1] * there[:, 2 : 2 + DRIFTS] * there[:, 2 + DRIFTS :]
+    above = seen[:, :1] - seen[:, 1 : 2 + DRIFTS]
+    changed = above[:, :1] - (seen[:, 2 : 2 + DRIFTS] - seen[:, 2 + DRIFTS :])
+    known = torch.cat([both, all_four], 1)
+    return torch.cat([above, changed], 1) * known, known
+
+
+def drift(met: tuple[Tensor, Tensor], given: Given) -> tuple[Tensor, Tensor]:
+    """How much farther apart values as far apart as each step ahead lie than those of one season, as a logarithm from 0
+    up, (batch, horizon), and by what of it each plain forecast is doubted, (batch, horizon, base): one that repeats a
+    longer season that was seen by nothing, or where it moves along by how much farther what it leaves open lies. Of
+    what `apart` says; what few values say counts little."""
+    away, known = met
+    count = known.sum(2)
+    size = (fraction(away.abs().sum(2), count) + 0.01).log()
+    sure = count / (count + SEEN)
+    size, held = size[:, 1:].unflatten(1, (2, DRIFTS)), sure[:, 1:].unflatten(1, (2, DRIFTS))
+    grown = (size - size[..., :1]).clamp_min(0.0) * torch.minimum(held, held[..., :1])
+    farther, changed = (grown @ given["drifted"]).transpose(1, 2).split(1, 2)  # (batch, horizon, 1)
+    moved, steady = (
+        torch.tensor([float(place - BASES + LOOKED in some) for place in range(BASES)]).to(sure)
+        for some in (MOVED, STEADY)
+    )
+    longer = (sure[:, :1] * given["about"][:, 3:4].to(sure.dtype))[..., None]  # as far as there is one, (batch, 1, 1)
+    aging = farther * (1.0 - longer * (moved + steady)) + changed * longer * moved
+    return farther, aging
+
+
+def looked_up(
+    values: Tensor, mask: Tensor, last: Tensor, given: Given, met: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """The plain forecasts that repeat cycles, (batch, horizon, LOOKED), the logarithms of their errors inside the
-    window (batch, LOOKED), and the values that they came from with which are known, (batch, horizon, cycle) each."""
-    own, week = given["look_season"], given["look_longer"]
-    cycles = [(values[:, places], mask[:, places]) for places in (own, week)]  # (batch, cycle, horizon)
-    at, lags = given["checked"], given["lags"]
-    now, there = values[:, at], mask[:, at]
-    away, both, errors = [], [], []
-    for place in range(2):
-        ago = at - lags[place]
-        both.append(there * mask[:, ago])
-        away.append((now - values[:, ago]) * both[-1])
-    moved = [fraction(one @ given["recent"], ok @ given["recent"]) for one, ok in zip(away, both, strict=True)]
+    window (batch, LOOKED), and the values that they came from with which are known, (batch, horizon, cycle) each.
+    `met` is what `apart` says."""
+    away, both = (part[:, :2] for part in met)  # of the longer season and of the main one
+    moved = fraction(away @ given["recent"], both @ given["recent"])  # (batch, season, whole or quarter)
+    cycles = [(values[:, places], mask[:, places]) for places in (given["look_season"], given["look_longer"])]
     (season, season_mean), (longer, longer_mean) = (repeated(*one, last) for one in cycles)
-    found = [season, season_mean, longer, longer_mean, longer + moved[1][:, :1], longer + moved[1][:, 1:]]
     change, changed, seen = changes(values, mask, given)
-    found += [season + moved[0][:, 1:], season + change]
-    late = given["latest"]
-    for place, count in ((0, 3), (1, 2)):
-        errors.append(error(away[place][:, late], both[place][:, late]))
-        errors.append(faded_error(values, mask, at[late], lags[place], count))
-    for place in (1, 1, 0):
-        usual = fraction(before(away[place], given), before(both[place], given))
-        errors.append(error(away[place][:, late] - usual, both[place][:, late]))
-    twice = at[late] - lags[1]
-    known = both[0][:, late] * mask[:, twice] * mask[:, twice - lags[0]]
-    errors.append(error(away[0][:, late] - (values[:, twice] - values[:, twice - lags[0]]), known))
+    found = [season, season_mean, longer, longer_mean, longer + moved[:, 0, :1], longer + moved[:, 0, 1:]]
+    found += [season + moved[:, 1, 1:], season + change]
+    late, lags = given["latest"], given["lags"]
+    at = given["checked"][late]
+    usual = fraction(before(away, given), before(both, given))
+    away, both = away[:, :, late], both[:, :, late]
+    plain, drifting = error(away, both), error(away - usual, both)  # (batch, season)
+    fading = [faded_error(values, mask, at, lags[place], count) for place, count in ((0, 3), (1, 2))]
+    twice = at - lags[1]
+    known = both[:, 1] * mask[:, twice] * mask[:, twice - lags[0]]
+    turned = error(away[:, 1] - (values[:, twice] - values[:, twice - lags[0]]), known)
+    errors = torch.cat([plain, *(one[:, None] for one in (*fading, turned)), drifting], 1)
     all_values = torch.cat([one[0] for one in cycles], 1).transpose(1, 2)
     all_known = torch.cat([one[1] for one in cycles], 1).transpose(1, 2)
-    return torch.stack(found, 2), torch.cat(errors, 1), (all_values, all_known, changed, seen)
+    return torch.stack(found, 2), errors[:, ORDER], (all_values, all_known, changed, seen)
 
 
 def changes(values: Tensor, mask: Tensor, given: Given) -> tuple[Tensor, Tensor, Tensor]:
@@ -211,9 +248,9 @@ def changes(values: Tensor, mask: Tensor, given: Given) -> tuple[Tensor, Tensor,
 
 
 def before(values: Tensor, given: Given) -> Tensor:
-    """The sum over the season before each step that is judged, (batch, step)."""
-    sums = torch.cat([torch.zeros_like(values[:, :1]), values.cumsum(1)], 1)
-    return sums[:, given["latest"]] - sums[:, given["begins"]]
+    """The sum over the season before each step that is judged, of (batch, lag, step)."""
+    sums = torch.cat([torch.zeros_like(values[..., :1]), values.cumsum(2)], 2)
+    return sums[..., given["latest"]] - sums[..., given["begins"]]
 
 
 def squash(values: Tensor) -> Tensor:
@@ -226,18 +263,16 @@ def fraction(total: Tensor, count: Tensor) -> Tensor:
 
 
 def error(away: Tensor, known: Tensor) -> Tensor:
-    """The logarithm of the mean size, (batch, 1); one error of 1 scaled unit is counted beside those seen."""
-    return (
-        (((away.abs() * known).sum(1, keepdim=True) + 1.0) / (known.sum(1, keepdim=True) + 1.0)).clamp_min(1e-9).log()
-    )
+    """The logarithm of the mean size over the last axis; one error of 1 scaled unit is counted beside those seen."""
+    return (((away.abs() * known).sum(-1) + 1.0) / (known.sum(-1) + 1.0)).log()
 
 
 def faded_error(values: Tensor, mask: Tensor, at: Tensor, lag: Tensor, count: int) -> Tensor:
-    """The error of the fading mean of `count` cycles of `lag` steps at the steps `at`."""
-    total, known = torch.zeros_like(values[:, at]), torch.zeros_like(values[:, at])
-    for cycle in range(1, count + 1):
-        weight = FADE**cycle * mask[:, at - cycle * lag]
-        total, known = total + weight * values[:, at - cycle * lag], known + weight
+    """The error of the fading mean of `count` cycles of `lag` steps at the steps `at`, (batch,)."""
+    cycles = torch.arange(1, count + 1, device=at.device)[:, None]
+    places = at - cycles * lag  # (cycle, step)
+    weight = FADE ** cycles.to(values.dtype) * mask[:, places]
+    total, known = (weight * values[:, places]).sum(1), weight.sum(1)
     return error(values[:, at] - total / torch.where(known > 0, known, 1.0), mask[:, at] * (known > 0))
 
 
@@ -253,40 +288,41 @@ def repeated(values: Tensor, known: Tensor, last: Tensor) -> tuple[Tensor, Tenso
     return torch.where(some, value, last), torch.where(some, mean, last)
 
 
-def smooth_logs(
-    context: Tensor, mask: Tensor, scaled: Scaled, given: Given, otherwise: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """What the filters say of the logarithms, where all known values are above 0: growth and seasons in proportion to
-    the level. `otherwise` elsewhere. Both in scaled units."""
+def smoothings(context: Tensor, values: Tensor, mask: Tensor, scaled: Scaled, given: Given) -> tuple[Tensor, Tensor]:
+    """What the filters say of the values, and of the logarithms where all known values are above 0: growth and seasons
+    in proportion to the level; twice the first elsewhere. (batch, horizon, 2 * filter) in scaled units, and the
+    logarithms of the errors, (batch, 2 * filter). So many values cannot promise to be closer than 1 / their square."""
+    time = given["band"].shape[0]
+    least = mask.sum(1, keepdim=True).clamp_min(1.0) ** -2
+    context, values, mask = context[:, -time:], values[:, -time:], mask[:, -time:]
     positive = ((context > 0) | (mask == 0)).all(1, keepdim=True) & (scaled.scale > 0)
-    size = torch.where(scaled.scale > 0, scaled.scale, 1.0)
-    safe = torch.where(positive & (mask > 0), context, 1.0)
-    logs = safe.log()
-    anchor = newest(logs * mask, mask, 1)[0]
+    size = torch.where(scaled.scale > 0, scaled.scale, 1.0)[..., None]
+    logs = torch.where(positive & (mask > 0), context, 1.0).log()
+    anchor = newest_of_all(logs, mask)
     logs = (logs - anchor) * mask
-    top = logs.amax(1, keepdim=True) + GROWTH
+    top = (logs.amax(1, keepdim=True) + GROWTH)[..., None]
 
     def plain(values: Tensor) -> Tensor:
-        held = torch.minimum(values, top[..., None])
-        return (
-            torch.where(positive[..., None], (held + anchor[..., None]).exp() - scaled.shift[..., None], 0.0)
-            / size[..., None]
-        )
+        """Logarithms in scaled units; anything where there are none."""
+        held = torch.where(positive[..., None], torch.minimum(values, top) + anchor[..., None], 0.0)
+        return (held.exp() - scaled.shift[..., None]) / size
 
-    ahead, doubt = smooth(logs, mask, given, plain)
-    return torch.where(positive[..., None], plain(ahead), otherwise[0]), torch.where(positive, doubt, otherwise[1])
+    ahead, judged = smooth(torch.cat([values, logs]), torch.cat([mask, mask]), given)  # both in one go
+    own, other = ahead.chunk(2)
+    one, two = (Judged(*parts) for parts in zip(*(part.chunk(2) for part in judged), strict=True))
+    doubt = one.doubt((one.truth - one.guess).abs(), least)
+    other_doubt = two.doubt((plain(two.truth + two.season) - plain(two.guess + two.season)).abs(), least)
+    found = [own, torch.where(positive[..., None], plain(other), own)]
+    return torch.cat(found, 2), torch.cat([doubt, torch.where(positive, other_doubt, doubt)], 1)
 
 
 def steps_read(values: Tensor, mask: Tensor, unit: Tensor, given: Given) -> Tensor:
     """The newest steps in segments, (batch, segment, STEP): values, what changed over each season, what is known."""
-    at, lags = given["raw"], given["lags"]
-    now, there = values[:, at], mask[:, at]
-    parts = [squash(now), there]
-    for place in range(2):
-        before = at - lags[place]
-        parts.append(squash((now - values[:, before]) / unit) * there * mask[:, before])
+    ago = given["raw"] - given["lags"][:, None]  # (season, step)
+    now, there = values[:, None, given["raw"]], mask[:, None, given["raw"]]
+    changed = squash((now - values[:, ago]) / unit[..., None]) * there * mask[:, ago]
     count = RAW // SEGMENT
-    steps = torch.stack(parts, 2).reshape(-1, count, 4 * SEGMENT)
+    steps = torch.cat([squash(now), there, changed], 1).transpose(1, 2).reshape(-1, count, 4 * SEGMENT)
     phase = given["raw_phase"].to(steps.dtype) * torch.ones_like(steps[:, :, :1])
     return torch.cat([steps, phase], 2)
 

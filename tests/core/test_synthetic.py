@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.synthetic import KINDS, Kind, Made, ahead, draw, make
+from models.synthetic import KINDS, YOUNG, Kind, Made, ahead, draw, make
 
 MANY = 1500
 
@@ -72,10 +72,20 @@ def test_kinds_come_as_often_as_asked(made: list[Made]) -> None:
 def test_there_is_room_for_a_target(season: int) -> None:
     kind = next(kind for kind in KINDS if kind[0] == season)
     lengths = [len(one.values) - ahead(season) for one in make(np.random.default_rng(1), kind, 40)]
-    assert min(lengths) >= 10
+    assert min(lengths) >= 4
     assert len(set(lengths)) > 10
     told = [len(one.values) - ahead(season) for one in make(np.random.default_rng(1), kind, 60, (30, 33))]
     assert set(told) == {30, 31, 32, 33}
+
+
+def test_some_series_began_lately() -> None:
+    lengths = np.array([len(one.values) for one in make(np.random.default_rng(3), (24, 168), 1200)]) - ahead(24)
+    young = lengths < 100  # three days at most; others have seen more
+    assert abs(young.mean() - YOUNG) < 0.04
+    assert lengths[young].max() <= 72
+    assert (lengths[young] <= 12).mean() > 0.2
+    told = [len(one.values) for one in make(np.random.default_rng(3), (24, 168), 200, (100, 200))]
+    assert min(told) >= 100 + ahead(24)
 
 
 @pytest.mark.parametrize("kind", [(4, 0), (12, 0), (7, 0), (52, 0), (24, 168), (48, 336)])

@@ -1,8 +1,11 @@
 """The pre-trained base: tables, graph and answers. One set of weights for any seasons, history and horizon."""
 
+import hashlib
 import json
+import shutil
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -11,8 +14,31 @@ from models.inference import GRAPH, MANIFEST, WEIGHTS, OpenArtifact
 from models.pretraining import LEVELS, Recipe, cut, lessons, loss_of, pretrain
 from models.publishing import KINDS, TOLERANCE, difference, example, export, load_base, write_base
 from models.synthetic import make
-from models.tables import TABLES, ahead_tables, reach, resampling, seasons_of, tables_for, trained_horizon
-from models.universal import Answering, Universal
+from models.tables import (
+    TABLES,
+    ahead_tables,
+    drift_lags,
+    drift_weights,
+    reach,
+    resampling,
+    seasons_of,
+    tables_for,
+    trained_horizon,
+)
+from models.universal import (
+    BASES,
+    FEW,
+    LOOKED,
+    MOVED,
+    STEADY,
+    SURE,
+    Answering,
+    Read,
+    Universal,
+    apart,
+    drift,
+    read_windows,
+)
 
 FREQUENCIES = ["YS", "QS", "MS", "W", "D", "B", "h", "30min", "15min", "min", "s", "2h", "step", "7D", "3h"]
 
@@ -33,6 +59,22 @@ def base(answering: Answering, tmp_path_factory: pytest.TempPathFactory) -> Open
 def answer(base: OpenArtifact, target: list[float], frequency: str = "MS", horizon: int = 6) -> np.ndarray:
     one = Series("a", np.array(target, np.float64))
     return base.at(Calendar.of(frequency)).forecast([one], horizon, (0.1, 0.5, 0.9)).quantiles[0]
+
+
+def read(values: np.ndarray, seasons: tuple[int, int], horizon: int) -> Read:
+    """One window that ends with the values, as the network is given it."""
+    return read_windows(*window(values, seasons, horizon))[0]
+
+
+def window(
+    values: np.ndarray, seasons: tuple[int, int], horizon: int
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+    context = torch.zeros(1, reach(*seasons), dtype=torch.float64)
+    mask = torch.zeros_like(context)
+    values = values[-context.shape[1] :]
+    context[0, -len(values) :], mask[0, -len(values) :] = torch.from_numpy(values), 1.0
+    tables = tables_for(*seasons, np.arange(1, horizon + 1))
+    return context, mask, {name: torch.from_numpy(table) for name, table in tables.items()}
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +128,49 @@ def test_constants_go_on_exactly(base: OpenArtifact) -> None:
         assert np.isfinite(answer(base, [value])).all()
 
 
+def test_few_values_that_are_all_alike_may_yet_differ(base: OpenArtifact) -> None:
+    widths = [float(np.ptp(answer(base, [150.0] * count), axis=1).min()) for count in range(1, FEW + 1)]
+    assert all(width > 0 for width in widths[:-1])
+    assert widths[-1] == 0
+    assert widths[1] > 2 * widths[4]
+
+
+def test_few_values_do_not_promise_to_be_close() -> None:
+    for count in (1, 2, 3, 6, 12):
+        found = read(10.0 + 2.0 * np.arange(count), (12, 12), 6)
+        assert float(found.unit) >= 0.999 / count**2
+
+
+def test_what_drifts_is_told_from_what_comes_back() -> None:
+    random = np.random.default_rng(12)
+    for values, low, high in ((np.arange(400.0), 1.7, 2.1), (random.normal(size=400), 0.0, 0.2)):
+        context, mask, given = window(values, (7, 364), 56)
+        farther, _ = drift(apart((context - context.mean()) / context.std(), mask, given), given)
+        assert float(farther[0, :7].max()) == 0  # up to a season ahead
+        assert low <= float(farther[0, -1, 0]) <= high  # at eight seasons, a line is log(8) times as far
+        assert (farther[..., 0].diff() >= -0.1).all()
+    weights = drift_weights(7, np.array([1, 7, 14, 21, 28, 56, 90]))
+    assert np.allclose(weights.sum(0), 1.0)
+    assert weights[:, 3].tolist() == [0.0, 1 - weights[2, 3], weights[2, 3], 0.0]
+    assert drift_lags(7).tolist() == [7, 14, 28, 56]
+    assert drift_lags(24).tolist() == [24, 48, 96, 96]
+
+
+def test_a_year_of_days_is_trusted_the_more_the_farther_ahead() -> None:
+    random, days = np.random.default_rng(13), np.arange(1100)
+    values = 20 + 10 * np.sin(2 * np.pi * days / 365.25) + random.normal(0, 1.5, len(days))
+    yearly = [BASES - LOOKED + place for place in (*STEADY, *MOVED)]
+
+    def share(values: np.ndarray) -> np.ndarray:
+        doubts = read(values, (7, 364), 56).doubts[0]
+        return torch.softmax(-SURE * doubts, -1)[:, yearly].sum(-1).numpy()
+
+    found = share(values)
+    assert found[-1] > 0.5 > found[0]
+    assert (np.diff(found) >= 0).all()
+    assert share(values[-200:])[-1] < 0.05  # a year ago is not known
+
+
 def test_nothing_is_below_zero_where_the_history_is_not(base: OpenArtifact) -> None:
     random = np.random.default_rng(1)
     counts = random.poisson(0.4, 80).astype(float)
@@ -117,6 +202,29 @@ def test_a_graph_that_wants_other_tables_is_refused(
     with pytest.raises(ValueError, match="tables"):
         open_artifact(trained)
     assert not open_artifact(base_folder()).design
+
+
+def test_a_base_made_earlier_knows_fewer_tables_and_answers(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Its graph does not ask for what it was not told; here what the drift of months needs is inside it instead."""
+    whole = tmp_path_factory.mktemp("whole")
+    torch.manual_seed(3)
+    write_base(whole, Answering(Universal(8, LEVELS)).eval(), {"dependence": 0.4})
+    earlier = shutil.copytree(whole, tmp_path_factory.mktemp("earlier") / "base")
+    model = onnx.load(whole / GRAPH)
+    tables = tables_for(12, 12, np.arange(1, 7))
+    kept = [one for one in model.graph.input if one.name not in ("drifted", "drifts")]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(tables[name], name) for name in ("drifted", "drifts"))
+    content = model.SerializeToString()
+    manifest = json.loads((earlier / MANIFEST).read_bytes())
+    manifest["files"][GRAPH] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    (earlier / GRAPH).write_bytes(content)
+    (earlier / MANIFEST).write_text(json.dumps(manifest))
+    values = list(np.random.default_rng(4).normal(size=80).cumsum())
+    opened = open_artifact(earlier)
+    assert len(opened.told) == len(TABLES) - 2
+    assert np.array_equal(answer(opened, values), answer(open_artifact(whole), values))
 
 
 def test_the_calendar_decides_the_season(base: OpenArtifact) -> None:
@@ -174,7 +282,7 @@ def test_tables_point_inside_the_context() -> None:
         length = reach(*seasons)
         tables = tables_for(*seasons, np.arange(1, trained_horizon(seasons[0]) + 1))
         assert tuple(tables) == TABLES
-        for name in ("raw", "checked", "read", "look_season", "look_longer"):
+        for name in ("raw", "checked", "read", "look_season", "look_longer", "drifts"):
             assert tables[name].min() >= 0
             assert tables[name].max() < length
         for cycles, lag in enumerate(seasons):
