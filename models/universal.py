@@ -37,7 +37,9 @@ SURE = 8.0  # power of a plain forecast's error inside the window that it is wei
 LEAST = 1e-4  # error inside the window, in scaled units
 FARTHEST = 50.0  # scaled units that a plain forecast may be away
 GROWTH = 2.0  # logarithm: how far beyond a window's largest value a trend of logarithms may lead
-ORDER = (1, 2, 0, 3, 5, 5, 6, 4)  # of errors: of plain forecasts that are looked up, among those measured
+ORDER = (1, 4, 0, 5, 2, 2, 3, 6)  # of errors: of plain forecasts that are looked up, among those measured
+AGO = ((0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (0, 2), (1, 1))  # seasons and longer ones before a step that is judged
+FADES = ((0.0, FADE, FADE**2, FADE**3, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0, FADE, FADE**2, 0.0))
 FEW = 8  # values: so many that are all alike are a constant
 SEEN = 8.0  # pairs of values as many seasons apart from which on half is believed of how far they lie apart
 STEADY, MOVED = (2, 3), (4, 5, 7)  # which of them repeat the longer season as it was, and moved to a level of today
@@ -144,9 +146,8 @@ def read_windows(context: Tensor, mask: Tensor, given: Given) -> tuple[Read, Sca
     aged = doubts[:, None] + aging
     unit = (torch.softmax(-SURE * doubts, 1) * doubts).sum(1, keepdim=True).exp().clamp_min(LEAST)
     mix = (bases * torch.softmax(-SURE * aged, 2)).sum(2, keepdim=True)
-    away = squash((torch.cat([bases, known[0]], 2) - mix) / unit[..., None])
-    away = torch.cat([away[..., :BASES], away[..., BASES:] * known[1]], 2)
-    changed = squash(known[2] / unit[..., None])
+    told = [torch.cat([bases - mix, (known[0] - mix) * known[1]], 2) / unit[..., None], mix, known[2] / unit[..., None]]
+    away, changed = squash(torch.cat(told, 2)).split([BASES + NEWEST + LONGER + 1, LONGER], 2)
     rows = torch.ones_like(unit)
     ahead = given["ahead"].to(unit.dtype) * rows[..., None]
     about = [given["about"].to(unit.dtype) * rows, (doubts - unit.log()).clamp(-8.0, 8.0), unit.log()]
@@ -155,7 +156,7 @@ def read_windows(context: Tensor, mask: Tensor, given: Given) -> tuple[Read, Sca
         "steps": steps_read(values, mask, unit, given),
         "cycles": cycles_read(values, mask, given),
         "about": torch.cat(about, 1),
-        "asked": torch.cat([ahead, away, squash(mix), known[1], changed, known[3], farther], 2),
+        "asked": torch.cat([ahead, away, known[1], changed, known[3], farther], 2),
         "bases": bases,
         "doubts": aged,
         "unit": unit,
@@ -197,7 +198,7 @@ def drift(met: tuple[Tensor, Tensor], given: Given) -> tuple[Tensor, Tensor]:
     count = known.sum(2)
     size = (fraction(away.abs().sum(2), count) + 0.01).log()
     sure = count / (count + SEEN)
-    size, held = size[:, 1:].unflatten(1, (2, DRIFTS)), sure[:, 1:].unflatten(1, (2, DRIFTS))
+    size, held = (torch.stack([one[:, 1 : 1 + DRIFTS], one[:, 1 + DRIFTS :]], 1) for one in (size, sure))
     grown = (size - size[..., :1]).clamp_min(0.0) * torch.minimum(held, held[..., :1])
     farther, changed = (grown @ given["drifted"]).transpose(1, 2).split(1, 2)  # (batch, horizon, 1)
     moved, steady = (
@@ -218,20 +219,17 @@ def looked_up(
     away, both = (part[:, :2] for part in met)  # of the longer season and of the main one
     moved = fraction(away @ given["recent"], both @ given["recent"])  # (batch, season, whole or quarter)
     cycles = [(values[:, places], mask[:, places]) for places in (given["look_season"], given["look_longer"])]
-    (season, season_mean), (longer, longer_mean) = (repeated(*one, last) for one in cycles)
+    (season, season_mean), (longer, longer_mean) = (
+        repeated(*one, last, count) for one, count in zip(cycles, (NEWEST, LONGER), strict=True)
+    )
     change, changed, seen = changes(values, mask, given)
     found = [season, season_mean, longer, longer_mean, longer + moved[:, 0, :1], longer + moved[:, 0, 1:]]
     found += [season + moved[:, 1, 1:], season + change]
-    late, lags = given["latest"], given["lags"]
-    at = given["checked"][late]
+    late = given["latest"]
     usual = fraction(before(away, given), before(both, given))
     away, both = away[:, :, late], both[:, :, late]
-    plain, drifting = error(away, both), error(away - usual, both)  # (batch, season)
-    fading = [faded_error(values, mask, at, lags[place], count) for place, count in ((0, 3), (1, 2))]
-    twice = at - lags[1]
-    known = both[:, 1] * mask[:, twice] * mask[:, twice - lags[0]]
-    turned = error(away[:, 1] - (values[:, twice] - values[:, twice - lags[0]]), known)
-    errors = torch.cat([plain, *(one[:, None] for one in (*fading, turned)), drifting], 1)
+    faded, seldom = fading(values, mask, given)
+    errors = error(torch.cat([away, away - usual, faded], 1), torch.cat([both, both, seldom], 1))
     all_values = torch.cat([one[0] for one in cycles], 1).transpose(1, 2)
     all_known = torch.cat([one[1] for one in cycles], 1).transpose(1, 2)
     return torch.stack(found, 2), errors[:, ORDER], (all_values, all_known, changed, seen)
@@ -243,7 +241,7 @@ def changes(values: Tensor, mask: Tensor, given: Given) -> tuple[Tensor, Tensor,
     now, ago = given["look_longer"], given["look_before"]
     seen = mask[:, now] * mask[:, ago]
     change = (values[:, now] - values[:, ago]) * seen
-    mean = repeated(change, seen, torch.zeros_like(values[:, :1]))[1]
+    mean = repeated(change, seen, torch.zeros_like(values[:, :1]), LONGER)[1]
     return mean, change.transpose(1, 2), seen.transpose(1, 2)
 
 
@@ -267,25 +265,31 @@ def error(away: Tensor, known: Tensor) -> Tensor:
     return (((away.abs() * known).sum(-1) + 1.0) / (known.sum(-1) + 1.0)).log()
 
 
-def faded_error(values: Tensor, mask: Tensor, at: Tensor, lag: Tensor, count: int) -> Tensor:
-    """The error of the fading mean of `count` cycles of `lag` steps at the steps `at`, (batch,)."""
-    cycles = torch.arange(1, count + 1, device=at.device)[:, None]
-    places = at - cycles * lag  # (cycle, step)
-    weight = FADE ** cycles.to(values.dtype) * mask[:, places]
-    total, known = (weight * values[:, places]).sum(1), weight.sum(1)
-    return error(values[:, at] - total / torch.where(known > 0, known, 1.0), mask[:, at] * (known > 0))
+def fading(values: Tensor, mask: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    """How the steps that are judged lie above the fading mean of three cycles of the season, of two of the longer one,
+    and above the newest cycle plus what changed at this place one longer cycle ago, and which are known: (batch, 3,
+    step) each."""
+    at, lags = given["checked"][given["latest"]], given["lags"]
+    ago = (torch.tensor(AGO, device=at.device) * lags).sum(1)
+    seen, there = values[:, at - ago[:, None]], mask[:, at - ago[:, None]]
+    weights = torch.tensor(FADES, dtype=values.dtype, device=values.device)
+    known = weights @ there
+    mean = (weights @ (seen * there)) / torch.where(known > 0, known, 1.0)
+    all_four = there[:, :1] * there[:, 1:2] * there[:, 4:5] * there[:, 6:]
+    turned = (seen[:, :1] - seen[:, 1:2]) - (seen[:, 4:5] - seen[:, 6:])
+    return torch.cat([seen[:, :1] - mean, turned], 1), torch.cat([there[:, :1] * (known > 0), all_four], 1)
 
 
-def repeated(values: Tensor, known: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-    """The newest known value of (batch, cycle, horizon), the newest cycle first, and the fading mean: (batch, horizon),
-    `last` (batch, 1) where nothing is known."""
-    newer = known.cumsum(1) - known  # known values of newer cycles
-    value = (values * known * (newer == 0).to(known.dtype)).sum(1)
-    fade = FADE ** torch.arange(values.shape[1], dtype=values.dtype, device=values.device)[:, None]
-    total = (known * fade).sum(1)
-    some = total > 0
-    mean = (values * known * fade).sum(1) / torch.where(some, total, 1.0)
-    return torch.where(some, value, last), torch.where(some, mean, last)
+def repeated(values: Tensor, known: Tensor, last: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The newest known value of (batch, cycle, horizon), `count` cycles, the newest first, and the fading mean: (batch,
+    horizon), `last` (batch, 1) where nothing is known."""
+    newer = known.cumsum(1) * known == 1  # no cycle after it is known
+    fade = torch.tensor([FADE**cycle for cycle in range(count)], dtype=values.dtype, device=values.device)
+    weights = torch.stack([newer.to(values.dtype), known * fade[:, None]], 1)  # (batch, newest or mean, cycle, horizon)
+    total = weights.sum(2)
+    found = (values[:, None] * weights).sum(2) / torch.where(total > 0, total, 1.0)
+    newest, mean = torch.where(total > 0, found, last[:, None]).unbind(1)
+    return newest, mean
 
 
 def smoothings(context: Tensor, values: Tensor, mask: Tensor, scaled: Scaled, given: Given) -> tuple[Tensor, Tensor]:
@@ -310,8 +314,9 @@ def smoothings(context: Tensor, values: Tensor, mask: Tensor, scaled: Scaled, gi
     ahead, judged = smooth(torch.cat([values, logs]), torch.cat([mask, mask]), given)  # both in one go
     own, other = ahead.chunk(2)
     one, two = (Judged(*parts) for parts in zip(*(part.chunk(2) for part in judged), strict=True))
-    doubt = one.doubt((one.truth - one.guess).abs(), least)
-    other_doubt = two.doubt((plain(two.truth + two.season) - plain(two.guess + two.season)).abs(), least)
+    whole = plain(torch.cat([two.truth, two.guess], 2) + two.season)
+    errors = torch.cat([one.truth - one.guess, whole[..., :1] - whole[..., 1:]]).abs()
+    doubt, other_doubt = judged.doubt(errors, torch.cat([least, least])).chunk(2)
     found = [own, torch.where(positive[..., None], plain(other), own)]
     return torch.cat(found, 2), torch.cat([doubt, torch.where(positive, other_doubt, doubt)], 1)
 
@@ -320,9 +325,10 @@ def steps_read(values: Tensor, mask: Tensor, unit: Tensor, given: Given) -> Tens
     """The newest steps in segments, (batch, segment, STEP): values, what changed over each season, what is known."""
     ago = given["raw"] - given["lags"][:, None]  # (season, step)
     now, there = values[:, None, given["raw"]], mask[:, None, given["raw"]]
-    changed = squash((now - values[:, ago]) / unit[..., None]) * there * mask[:, ago]
+    changed = (now - values[:, ago]) / unit[..., None] * there * mask[:, ago]
+    now, changed = squash(torch.cat([now, changed], 1)).split([1, 2], 1)
     count = RAW // SEGMENT
-    steps = torch.cat([squash(now), there, changed], 1).transpose(1, 2).reshape(-1, count, 4 * SEGMENT)
+    steps = torch.cat([now, there, changed], 1).transpose(1, 2).reshape(-1, count, 4 * SEGMENT)
     phase = given["raw_phase"].to(steps.dtype) * torch.ones_like(steps[:, :, :1])
     return torch.cat([steps, phase], 2)
 
@@ -336,4 +342,5 @@ def cycles_read(values: Tensor, mask: Tensor, given: Given) -> Tensor:
     count = there.sum(2, keepdim=True).clamp_min(1.0)
     level = seen.sum(2, keepdim=True) / count
     spread = ((((seen - level) * there) ** 2).sum(2, keepdim=True) / count).sqrt()
-    return torch.cat([squash(fitted), cover, squash(level), squash(spread)], 2)
+    fitted, rest = squash(torch.cat([fitted, level, spread], 2)).split([BINS, 2], 2)
+    return torch.cat([fitted, cover, rest], 2)
