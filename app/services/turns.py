@@ -89,8 +89,8 @@ class Turns:
         groups: dict[Any, list[Part]] = {}
         for part in parts:
             question = part.question
-            if part.tails and (written := _kept(part)) is not None:
-                _give(question, _reply(part, written, [], (read_s, 0.0)))
+            if part.tails and (kept := _kept(part)) is not None:
+                _give(question, _reply(part, *kept, (read_s, 0.0)))
             else:
                 key = (part.chosen.digest, part.calendar, question.shape, question.timestamps)
                 groups.setdefault(key, []).append(part)
@@ -124,8 +124,7 @@ class Turns:
             stop = place + len(part.series)
             notes = about(found.notes, place, stop, part.notes)
             written = found.rows[place:stop]
-            if not notes:
-                _keep(part, written)
+            _keep(part, written, notes)
             _give(part.question, _reply(part, written, notes, (read_s, found.seconds)))
             place = stop
 
@@ -184,21 +183,27 @@ def _shape_key(part: Part) -> tuple[Any, ...]:
     return part.chosen.digest, part.question.shape, part.question.timestamps
 
 
-def _kept(part: Part) -> list[bytes] | None:
-    """The rows, where all of them were computed before from the same steps by the same version."""
+def _kept(part: Part) -> tuple[list[bytes], Sequence[Note]] | None:
+    """The rows and what is said about them, where all of them were computed before from the same steps by the same
+    version."""
     key = _shape_key(part)
-    found = [row for tail in part.tails if (row := tail.kept.get(key)) is not None]
-    return found if len(found) == len(part.tails) else None
+    found = [kept for tail in part.tails if (kept := tail.kept.get(key)) is not None]
+    if len(found) != len(part.tails) or (len(found) > 1 and any(notes for _, notes in found)):
+        return None
+    return [row for row, _ in found], found[0][1]
 
 
-def _keep(part: Part, rows: Sequence[bytes]) -> None:
+def _keep(part: Part, rows: Sequence[bytes], notes: Sequence[Note]) -> None:
+    """Keep the rows; with something to be said about them only the one of a single series, about which it is said."""
+    if notes and len(rows) > 1:
+        return
     key = _shape_key(part)
     for tail, series, row in zip(part.tails, part.series, rows, strict=bool(part.tails)):
         kept = tail.kept  # before the series is compared: who changes that puts another dict in place after it
         if tail.series is series and len(row) <= ROW:  # an append may have come in between
             if len(kept) >= HELD:
                 kept.clear()
-            kept[key] = row
+            kept[key] = row, notes
 
 
 def _reply(part: Part, rows: Sequence[bytes], notes: Sequence[Note], seconds: tuple[float, float]) -> Reply:

@@ -126,6 +126,18 @@ def test_a_corrected_past_is_seen(client: TestClient) -> None:
             both(client, ask(key))
 
 
+def test_what_is_said_of_a_series_is_kept_with_its_forecast(
+    app: FastAPI, client: TestClient, stored: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored("gasoline", {key: [*HISTORY[:-3], None, *HISTORY[-2:]] for key in "xy"})
+    for keys in (["x"], ["x"], ["y"], ["x", "y"], ["y", "a"]):  # of several, each is told about its own place
+        document = both(client, ask(*keys))
+        assert [one["series"] for one in document["warnings"]] == [[key for key in keys if key in "xy"]]
+    both(client, ask("x"))
+    monkeypatch.delattr("app.services.turns.computed")
+    assert client.post(URL, json=ask("x")).json()["warnings"][0]["series"] == ["x"]
+
+
 def test_a_fresh_base_is_painted_over_what_is_kept(
     app: FastAPI, client: TestClient, stored: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
