@@ -306,7 +306,8 @@ def open_artifact(folder: Path) -> OpenArtifact:
     if manifest.get("kind") == BASE:
         told = frozenset(one.name for one in session.get_inputs()) - {"context", "mask"}
         if odd := sorted(told.difference(TABLES) or {"ahead"} - told):
-            raise ValueError(f"{folder / GRAPH}: expected a graph for tables of ours, {', '.join(odd)} is odd")
+            named = ", ".join(odd)
+            raise ValueError(f"{folder / GRAPH}: expected a base's inputs, our tables, got others or too few ({named})")
         step = Calendar.of("step")
         base = OpenArtifact(
             manifest, config, step, 1, 1, config.quantiles, session, seasons=(1, 1), learned=0, told=told
