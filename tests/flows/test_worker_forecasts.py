@@ -119,7 +119,6 @@ def test_a_job_in_shards_survives_a_worker(
     ended = until(lambda: shown if (shown := jobs.show(job))["state"] in ("succeeded", "failed") else None)
     assert ended["state"] == "succeeded", ended["error"]
     assert (jobs.show(shard)["state"], jobs.show(shard)["attempt"]) == ("succeeded", 2)
-    assert jobs.begun_at(shard, attempt=2) >= 10
     [left] = [one for one in workers if one is not victim]
     shards = jobs.client.get("/v1/jobs?kind=shard").json()["jobs"]
     assert [one["state"] for one in shards] == ["succeeded"] * 2

@@ -139,7 +139,11 @@ def test_what_is_said_of_a_series_is_kept_with_its_forecast(
 
 
 def test_a_fresh_base_is_painted_over_what_is_kept(
-    app: FastAPI, client: TestClient, stored: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+    app: FastAPI,
+    client: TestClient,
+    stored: Callable[..., int],
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("app.services.segments.MOST", 2)  # so many segments, then the series is written anew
     values = list(HISTORY)
@@ -151,7 +155,8 @@ def test_a_fresh_base_is_painted_over_what_is_kept(
         stored("gasoline", {"a": values})
         both(client, ask("a"))
         contexts: Contexts = app.state.turns.contexts
-        known = contexts.known("default", "gasoline", app.state.database.stamp())
+        with database.read("default") as session:
+            known = contexts.dataset(session, "gasoline", None)
         assert known is not None
         tails = contexts.held(known, ["a"], 5)
         assert tails is not None  # the short way answered
