@@ -74,12 +74,12 @@ def serve(
     """
     settings = settings_with(host=host, port=port, data=data, allow_open=allow_open)
     # The rest loads once it is known to be wanted: a refusal should not take a second.
-    _open_base()
     from app.http import keys, logs, ready
 
     if danger := keys.exposure(settings):
         raise Failed(danger, status=USAGE)
     listening = _listen(settings.host, settings.port)
+    _open_base()
     from app.main import create_app
 
     logs.configure(settings.log_level, settings.log_format)

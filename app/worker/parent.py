@@ -217,7 +217,7 @@ class Parent:
 
 
 def _reason(status: int, killed: bool) -> str:
-    """How a child ended, in words; `killed`: by somebody, not for want of memory."""
+    """How a child ended, in words; `killed`: not by the kernel for want of memory."""
     if status >= 0:
         return f"its process ended with status {status}"
     try:
@@ -226,5 +226,5 @@ def _reason(status: int, killed: bool) -> str:
         name = f"signal {-status}"
     said = f"its process was ended by {name}"
     if killed:
-        return f"{said}, not for want of memory: somebody or something else killed it"
+        return f"{said}, though the kernel ended nobody for want of memory: somebody or something else did"
     return f"{said}, often the system's answer to too little memory" if name == "SIGKILL" else said

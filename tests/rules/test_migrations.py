@@ -46,6 +46,27 @@ def test_migrating_twice_changes_nothing(database: Database) -> None:
     assert is_current(database)
 
 
+def test_a_file_made_by_another_release_of_the_engine_is_brought_up_to_date(tmp_path: Path) -> None:
+    """A server asks the file's header alone, without loading the engine."""
+    file = Database(f"sqlite:///{tmp_path / 'gatecast.db'}")
+    migrate(file)
+    with file.engine.begin() as connection:
+        seen = connection.exec_driver_sql("PRAGMA user_version").scalar()
+        connection.exec_driver_sql("DROP TABLE workflow_input")  # as a release would leave it that had no such table
+        connection.exec_driver_sql("DELETE FROM dbos_migrations")
+    migrate(file)  # nothing to do, says the header
+    assert "workflow_input" not in inspect(file.engine).get_table_names()
+    with file.engine.begin() as connection:
+        for name in set(inspect(connection).get_table_names()) - set(Base.metadata.tables) - {"alembic_version"}:
+            connection.exec_driver_sql(f"DROP TABLE {name}")
+        connection.exec_driver_sql("PRAGMA user_version = 1")
+    migrate(file)
+    assert "workflow_input" in inspect(file.engine).get_table_names()
+    with file.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA user_version").scalar() == seen
+    file.close()
+
+
 def test_many_may_migrate_at_once(settings: Settings) -> None:
     """Replicas that start together on an empty database: each waits its turn, and all find it done."""
     emptied = Database(settings.url)

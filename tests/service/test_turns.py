@@ -138,6 +138,22 @@ def test_what_is_said_of_a_series_is_kept_with_its_forecast(
     assert client.post(URL, json=ask("x")).json()["warnings"][0]["series"] == ["x"]
 
 
+def test_the_ends_of_its_neighbours_are_continued_with_a_series(
+    app: FastAPI, client: TestClient, stored: Callable[..., int], database: Database
+) -> None:
+    for _ in range(2):  # the first one opens the version
+        both(client, ask("a", "b", "c"))
+    stored("gasoline", {"b": [*(value + 1 for value in HISTORY), 130.0]})
+    both(client, ask("a"))
+    contexts: Contexts = app.state.turns.contexts
+    with database.read("default") as session:
+        known = contexts.dataset(session, "gasoline", None)
+    assert known is not None
+    tails = contexts.held(known, ["b", "c"], 5)
+    assert tails is not None
+    assert [tail.series.target[-1] for tail in tails] == [130.0, HISTORY[-1] + 2]
+
+
 def test_a_fresh_base_is_painted_over_what_is_kept(
     app: FastAPI,
     client: TestClient,
