@@ -83,9 +83,15 @@ def newest(context: Tensor, mask: Tensor, period: int) -> tuple[Tensor, Tensor]:
 
 
 def newest_of_all(context: Tensor, mask: Tensor) -> Tensor:
-    """The newest known value, (batch, 1), 0 where none is known: in few steps, each of which costs in the graph."""
-    seen = mask.cumsum(1)
-    return (context * (seen == seen[:, -1:]).to(context.dtype)).sum(1, keepdim=True)
+    """The newest known value, (…, 1) of (…, time), 0 where none is known: in few steps, each of which costs in the
+    graph."""
+    return (context * newest_places(mask)).sum(-1, keepdim=True)
+
+
+def newest_places(mask: Tensor) -> Tensor:
+    """1 from the newest known step on, (…, time), where what is missing counts as 0."""
+    seen = mask.cumsum(-1)
+    return (seen == seen[..., -1:]).to(mask.dtype)
 
 
 def faded_mean(context: Tensor, mask: Tensor, period: int) -> tuple[Tensor, Tensor]:

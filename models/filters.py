@@ -47,10 +47,10 @@ def smoothing_tables(time: int, season: int, horizon: int) -> Tables:
     """For windows of `time` steps with a season of `season` (1: none; a longer one than half the window counts as
     none), of which forecasts of up to `horizon` steps are asked for.
 
-    `counts` (time, 3 * decay * end) and `sums` (time, 2 * decay * end) weigh the steps before each of the `ends`, the
-    window's last. Of the season are `size` (1,), its length, `fading` (cycle,), `folded` (cycle, season; 0: before the
-    window, else 1 + step), `band` (time, time), and `inside` (time,), each step's place in it. The filters are judged
-    by `origins`, `places` (pair,) and `judged` (filter, pair): origin among the ends, step, slopes gone."""
+    `counts` (time, 3 * decay * end) weighs the steps before each of the `ends`, the window's last. Of the season are
+    `size` (1,), its length, `fading` (cycle,), `folded` (cycle, season; 0: before the window, else 1 + step), `band`
+    (time, time), and `inside` (time,), each step's place in it. The filters are judged by `origins`, `places` (pair,)
+    and `judged` (filter, pair): origin among the ends, step, slopes gone."""
     season = season if time >= 2 * season else 1
     leads = [lead for lead in sorted({1, 2, max(1, horizon // 4), max(1, horizon // 2)}) if lead < time]
     latest = time - 1 - (leads[0] if leads else 1)
@@ -66,7 +66,6 @@ def smoothing_tables(time: int, season: int, horizon: int) -> Tables:
     folded = np.maximum(np.arange(cycles * season) - early + 1, 0).reshape(cycles, season)
     return {
         "counts": powers.reshape(time, -1),
-        "sums": powers[:, :2].reshape(time, -1),
         "ends": ends,
         "fading": FADE ** np.arange(cycles - 1, -1, -1, dtype=np.float64),
         "folded": folded,

@@ -25,7 +25,7 @@ from models.config import TrainConfig
 from models.features import Design, Floats, gather, lacking, recoded
 from models.quantiles import evaluate, level_weights, mean_weights, paths
 from models.series import Column, Forecast, Note, Series, dated_of, keys_of, origins_of
-from models.tables import TABLES, Tables, reach, seasons_of, tables_until, trained_horizon
+from models.tables import EARLIER, TABLES, Tables, earlier_tables, reach, seasons_of, tables_until, trained_horizon
 from models.windows import latest
 
 Array = NDArray[np.float64]
@@ -196,8 +196,7 @@ class OpenArtifact:
         if beside is not None and self.design.static:
             inputs["static"] = beside[1]
         size = self.together
-        every = Tables() if self.seasons is None else tables_until(*self.seasons, steps)
-        tables = {name: table for name, table in every.items() if name in self.told}
+        tables = {} if self.seasons is None else self._tables(*self.seasons, steps)
         if 0 < len(values) <= size:
             return self.session.run(None, inputs | tables)[0]
         answers = [
@@ -207,6 +206,13 @@ class OpenArtifact:
         if not answers:
             return np.zeros((0, steps, len(self.levels)))
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
+
+    def _tables(self, season: int, longer: int, steps: int) -> Tables:
+        """What the base's graph asks for beside the values."""
+        every = tables_until(season, longer, steps)
+        if not self.told.isdisjoint(EARLIER):
+            every = every | earlier_tables(season, longer, steps)
+        return {name: table for name, table in every.items() if name in self.told}
 
     def at_levels(self, trained: Array, levels: tuple[float, ...]) -> Array:
         """Quantiles at `levels` (ascending) from those at the trained ones: (…, trained) -> (…, level), within the
@@ -305,7 +311,7 @@ def open_artifact(folder: Path) -> OpenArtifact:
     config = TrainConfig.parse(manifest["config"])
     if manifest.get("kind") == BASE:
         told = frozenset(one.name for one in session.get_inputs()) - {"context", "mask"}
-        if odd := sorted(told.difference(TABLES) or {"ahead"} - told):
+        if odd := sorted(told.difference(TABLES, EARLIER) or {"ahead"} - told):
             named = ", ".join(odd)
             raise ValueError(f"{folder / GRAPH}: expected a base's inputs, our tables, got others or too few ({named})")
         step = Calendar.of("step")

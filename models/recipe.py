@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from models.calibration import dependence
+from models.combining import LOOKED
 from models.device import pick
 from models.inference import base_folder
 from models.pretraining import DRAWN, LEVELS, Lesson, Recipe, cut, pretrain
 from models.publishing import write_base
 from models.synthetic import make
 from models.tables import CYCLES, RAW
-from models.universal import LOOKED, Answering, Universal
+from models.universal import Answering, Universal
 
 Array = NDArray[np.float64]
 

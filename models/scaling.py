@@ -46,7 +46,7 @@ def scale_window(context: Tensor, mask: Tensor, scaling: str) -> Scaled:
     mean and standard deviation; `last`: newest known value and standard deviation; `mean`: 0 and mean size; `log`:
     newest known value and standard deviation of the logarithms, for positive values. One known value has no deviation
     and is scaled by its size (`log`: by 1). The scale of a constant window is exactly 0: nothing may be added to it."""
-    count = mask.sum(1, keepdim=True).clamp_min(1.0)
+    count = mask.sum(-1, keepdim=True).clamp_min(1.0)
     level = _mean_size(context, count)
     if scaling == "mean":
         return Scaled(torch.zeros_like(level), level, level)
@@ -66,14 +66,14 @@ def _spread(values: Tensor, mask: Tensor, count: Tensor, alone: Tensor) -> tuple
     away = (
         values - last
     ) * mask  # from a known value, not from the rounded mean: small changes of huge values are exact
-    size = away.abs().amax(1, keepdim=True)
+    size = away.abs().amax(-1, keepdim=True)
     unit = away / torch.where(size > 0, size, 1.0)  # the square of 1e200 overflows
-    drift = unit.sum(1, keepdim=True) / count
-    deviation = (((unit - drift) * mask) ** 2).sum(1, keepdim=True) / count
+    drift = unit.sum(-1, keepdim=True) / count
+    deviation = (((unit - drift) * mask) ** 2).sum(-1, keepdim=True) / count
     return last, last + drift * size, torch.where(count > 1, deviation.sqrt() * size, alone)
 
 
 def _mean_size(context: Tensor, count: Tensor) -> Tensor:
-    size = context.abs().amax(1, keepdim=True)
+    size = context.abs().amax(-1, keepdim=True)
     size = torch.where(size > 0, size, 1.0)
-    return (context / size).abs().sum(1, keepdim=True) / count * size
+    return (context / size).abs().sum(-1, keepdim=True) / count * size

@@ -23,40 +23,14 @@ DRIFTS = 4  # distances at which it is looked how far values drift apart: one se
 JUDGED, JUDGED_MOST = 24, 672  # newest steps at which looked-up values are judged: a longer season where it is shorter
 SMOOTHED, LONGEST = 200, 168  # steps that levels and trends are fitted to, about; the longest season taken from them
 LONG_CYCLES = {7: 364, 5: 260}  # a year of days, in whole weeks: told where the frequency names one season alone
+# A step that is judged and those before it that it is judged by: so many seasons and longer ones ago.
+AGO = ((0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (0, 2), (1, 1))
 TABLES = (
-    *(
-        "about",
-        "ahead",
-        "band",
-        "begins",
-        "bins",
-        "checked",
-        "counted",
-        "counts",
-        "drifted",
-        "drifts",
-        "ends",
-        "fading",
-        "folded",
-        "inside",
-        "judged",
-    ),
-    *(
-        "lags",
-        "latest",
-        "look_before",
-        "look_longer",
-        "look_season",
-        "origins",
-        "outside",
-        "places",
-        "raw",
-        "raw_phase",
-        "reach",
-        "read",
-    ),
-    *("recent", "size", "sums"),
+    *("about", "agos", "ahead", "band", "begins", "bins", "counted", "counts", "drifted", "drifts", "ends", "fading"),
+    *("folded", "inside", "judged", "latest", "looked", "origins", "outside", "places", "raw_phase", "raws", "reach"),
+    *("read", "recent", "size"),
 )
+EARLIER = ("checked", "lags", "look_before", "look_longer", "look_season", "raw", "sums")  # that older graphs ask for
 MOST = 20_000  # steps of whole seasons that are read, about
 
 
@@ -130,11 +104,10 @@ def ahead_tables(season: int, longer: int, steps: Ints, length: int) -> Tables:
         np.sin(long_turn),
         np.cos(long_turn),
     ]
-    look_longer = length - week + place % longer
+    look_season, look_longer = length - own + place % season, length - week + place % longer
+    look_before = look_longer - season * (1 + place % longer // season)
     return {
-        "look_season": length - own + place % season,
-        "look_longer": look_longer,
-        "look_before": look_longer - season * (1 + place % longer // season),
+        "looked": np.concatenate([look_season, look_longer, look_before]),
         "ahead": np.stack(columns, 1).astype(np.float32),
         "drifted": drift_weights(season, steps),
         "reach": reaches([int(step) for step in steps]),
@@ -160,14 +133,13 @@ def fixed_tables(season: int, longer: int) -> Tables:
     counted[-max(2 * season, 24) :] = 1.0
     about = [math.log(season) / 3.0, math.log(longer) / 5.0, float(season == 1), float(longer != season), 1 / season]
     return {
-        "raw": raw,
+        "raws": raw - np.array([[0], [season], [longer]]),
         "raw_phase": np.stack(phases, 1).astype(np.float32),
         "read": np.maximum(folded, 0),
         "bins": resampling(season, BINS),
-        "checked": at,
+        "agos": at[season:] - (np.array(AGO) @ [season, longer])[:, None],
         "begins": np.arange(judged),
         "latest": np.arange(season, season + judged),
-        "lags": np.array([season, longer], np.int64),
         "drifts": at - np.array([0, longer, *drift_lags(season), *(longer + drift_lags(season))])[:, None],
         "recent": recent,
         "counted": counted,
@@ -186,6 +158,21 @@ def tables_for(season: int, longer: int, steps: Ints) -> Tables:
     """All that the graph is given beside the values, for a context of `reach` steps, in the order of TABLES."""
     every = {**fixed_tables(season, longer), **ahead_tables(season, longer, steps, reach(season, longer))}
     return {name: every[name] for name in TABLES}
+
+
+def earlier_tables(season: int, longer: int, horizon: int) -> Tables:
+    """What graphs of bases made earlier ask for besides, from what is given today."""
+    now = tables_until(season, longer, horizon)
+    counts, looked = now["counts"], now["looked"]
+    return {
+        "checked": now["drifts"][0],
+        "lags": np.array([season, longer], np.int64),
+        "look_season": looked[:NEWEST],
+        "look_longer": looked[NEWEST : NEWEST + LONGER],
+        "look_before": looked[-LONGER:],
+        "raw": now["raws"][0],
+        "sums": counts.reshape(len(counts), 3, -1)[:, :2].reshape(len(counts), -1),
+    }
 
 
 def resampling(season: int, bins: int) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from app.services.questions import Part, Question, Reader, Reply
 from models import Note
 
 STALL_S = 0.004  # longer forwards leave the loop alone
-WINDOW_S = 0.001  # a window of a large graph is one of these
+WINDOW_S = 0.001  # so is a longer window, unless its question is the only one of the turn
 HELD, ROW = 4, 512  # forecasts kept with a series, and the bytes of one: what a next step takes
 
 
@@ -96,8 +96,9 @@ class Turns:
                 groups.setdefault(key, []).append(part)
         for group in groups.values():
             windows, digest = sum(len(part.series) for part in group), group[0].chosen.digest
-            each = self._cost.get(digest, WINDOW_S)  # what nobody has timed is not tried on the loop
-            if _in_one_go(group[0]) and each < WINDOW_S and each * windows < STALL_S:
+            each = self._cost.get(digest, STALL_S)  # what nobody has timed is not tried on the loop
+            quick = each * windows < STALL_S and (each < WINDOW_S or len(questions) == 1)
+            if _in_one_go(group[0]) and quick:
                 self._answered(group, computed(group), read_s)
             else:
                 computing = loop.run_in_executor(None, computed, group)

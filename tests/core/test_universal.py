@@ -10,15 +10,18 @@ import pytest
 import torch
 
 from models import Calendar, Run, Series, TrainConfig, base_folder, open_artifact, train
+from models.combining import BASES, LOOKED, MOVED, STEADY
 from models.inference import GRAPH, MANIFEST, WEIGHTS, OpenArtifact
 from models.pretraining import LEVELS, Recipe, cut, lessons, loss_of, pretrain
 from models.publishing import KINDS, TOLERANCE, difference, example, export, load_base, write_base
 from models.synthetic import make
 from models.tables import (
+    EARLIER,
     TABLES,
     ahead_tables,
     drift_lags,
     drift_weights,
+    earlier_tables,
     reach,
     resampling,
     seasons_of,
@@ -26,11 +29,7 @@ from models.tables import (
     trained_horizon,
 )
 from models.universal import (
-    BASES,
     FEW,
-    LOOKED,
-    MOVED,
-    STEADY,
     SURE,
     Answering,
     Read,
@@ -204,8 +203,9 @@ def test_a_graph_that_wants_other_tables_is_refused(
     assert not open_artifact(base_folder()).design
 
 
-def test_a_base_made_earlier_knows_fewer_tables_and_answers(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Its graph does not ask for what it was not told; here what the drift of months needs is inside it instead."""
+def test_a_base_made_earlier_is_told_what_it_asks_for(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Its graph does not ask for what it was not told; here what the drift of months needs is inside it instead. It
+    asks for what is told otherwise today."""
     whole = tmp_path_factory.mktemp("whole")
     torch.manual_seed(3)
     write_base(whole, Answering(Universal(8, LEVELS)).eval(), {"dependence": 0.4})
@@ -216,6 +216,9 @@ def test_a_base_made_earlier_knows_fewer_tables_and_answers(tmp_path_factory: py
     del model.graph.input[:]
     model.graph.input.extend(kept)
     model.graph.initializer.extend(onnx.numpy_helper.from_array(tables[name], name) for name in ("drifted", "drifts"))
+    for name, table in earlier_tables(12, 12, 6).items():
+        kind = onnx.helper.np_dtype_to_tensor_dtype(table.dtype)
+        model.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, table.shape))
     content = model.SerializeToString()
     manifest = json.loads((earlier / MANIFEST).read_bytes())
     manifest["files"][GRAPH] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
@@ -223,8 +226,20 @@ def test_a_base_made_earlier_knows_fewer_tables_and_answers(tmp_path_factory: py
     (earlier / MANIFEST).write_text(json.dumps(manifest))
     values = list(np.random.default_rng(4).normal(size=80).cumsum())
     opened = open_artifact(earlier)
-    assert len(opened.told) == len(TABLES) - 2
+    assert opened.told == {*TABLES, *EARLIER} - {"drifted", "drifts"}
     assert np.array_equal(answer(opened, values), answer(open_artifact(whole), values))
+
+
+def test_what_was_told_earlier_is_part_of_what_is_told_now() -> None:
+    earlier, now = earlier_tables(24, 168, 30), tables_for(24, 168, np.arange(1, 31))
+    assert tuple(sorted(earlier)) == EARLIER
+    length, place = reach(24, 168), np.arange(30)
+    assert np.array_equal(earlier["look_season"][1], length - 48 + place % 24)
+    assert np.array_equal(earlier["look_longer"][2], length - 3 * 168 + place)
+    assert np.array_equal(earlier["look_before"][0], length - 168 + place - 24 * (1 + place // 24))
+    assert np.array_equal(earlier["checked"][now["latest"]], now["agos"][0])
+    ends = len(now["ends"])
+    assert np.array_equal(earlier["sums"][:, -ends:], now["counts"][:, earlier["sums"].shape[1] - ends :][:, :ends])
 
 
 def test_the_calendar_decides_the_season(base: OpenArtifact) -> None:
@@ -282,17 +297,14 @@ def test_tables_point_inside_the_context() -> None:
         length = reach(*seasons)
         tables = tables_for(*seasons, np.arange(1, trained_horizon(seasons[0]) + 1))
         assert tuple(tables) == TABLES
-        for name in ("raw", "checked", "read", "look_season", "look_longer", "drifts"):
+        for name in ("raws", "agos", "read", "looked", "drifts"):
             assert tables[name].min() >= 0
             assert tables[name].max() < length
-        for cycles, lag in enumerate(seasons):
-            assert (tables["checked"].min() - (3, 2)[cycles] * lag) >= 0
-            assert tables["raw"].min() - lag >= 0
 
 
 def test_looking_up_finds_the_same_place_of_the_season() -> None:
     length = reach(12, 12)
-    found = ahead_tables(12, 12, np.array([1, 5, 12, 13]), length)["look_season"]
+    found = ahead_tables(12, 12, np.array([1, 5, 12, 13]), length)["looked"]
     assert found[0].tolist() == [length - 12, length - 8, length - 1, length - 12]
     assert found[1].tolist() == [length - 24, length - 20, length - 13, length - 24]
 
