@@ -95,11 +95,9 @@ def create_app(settings: Settings) -> FastAPI:
     install_openapi(app, EXAMPLES)
     install_docs(app)
     # The last one added is the outermost.
-    app.add_middleware(
-        PlainForecasts, turns=app.state.turns, arrivals=app.state.arrivals, max_horizon=settings.max_horizon
-    )
     app.add_middleware(Encodings, settings=settings)
     app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(PlainForecasts, turns=app.state.turns, arrivals=app.state.arrivals, settings=settings)
     app.add_middleware(Keys, settings=settings)
     if settings.cors_origins:
         app.add_middleware(

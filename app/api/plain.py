@@ -16,7 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.schemas.common import MODEL, NAME, REFERENCE
 from app.api.schemas.forecasts import BASE, MAX_KEY_BYTES
+from app.config import Settings
 from app.db.session import AWAY
+from app.http.encodings import LEAST, packing
 from app.http.etags import tag_of
 from app.http.formats import JSON
 from app.http.problems import refused_for_now
@@ -84,13 +86,14 @@ _decode_next = msgspec.json.Decoder(PlainNext).decode
 
 
 class PlainForecasts:
-    """Middleware in front of the routes."""
+    """Middleware in front of what looks at bodies: a plain one is short and sent as it is."""
 
-    def __init__(self, app: ASGIApp, turns: Turns, arrivals: Arrivals, max_horizon: int) -> None:
-        self.app, self.turns, self.arrivals, self.max_horizon = app, turns, arrivals, max_horizon
+    def __init__(self, app: ASGIApp, turns: Turns, arrivals: Arrivals, settings: Settings) -> None:
+        self.app, self.turns, self.arrivals = app, turns, arrivals
+        self.max_horizon, self.max_bytes = settings.max_horizon, settings.max_json_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].endswith(ENDINGS) or not _is_plain(scope):
+        if scope["type"] != "http" or not scope["path"].endswith(ENDINGS) or not _is_plain(scope, self.max_bytes):
             await self.app(scope, receive, send)
             return
         messages = [await receive()]
@@ -103,7 +106,8 @@ class PlainForecasts:
             if path == PATH:
                 question = question_of(raw, request_id, self.max_horizon)
                 if question is not None and (reply := await self.turns.ask(question)) is not None:
-                    await _send(reply.body, [*KEPT, *_about(reply, raw)], send)
+                    outwards = send if len(reply.body) < LEAST else packing(scope, send)
+                    await _send(reply.body, [*KEPT, *_about(reply, raw)], outwards)
                     return
             elif (model := NEXT.fullmatch(path)) is not None:
                 arrival = arrival_of(raw, model[1], request_id, self.max_horizon)
@@ -118,8 +122,8 @@ class PlainForecasts:
         await self.app(scope, _again(messages, receive), send)
 
 
-def _is_plain(scope: Scope) -> bool:
-    """Whether there is nothing about the request, its body aside, that the route would have to look at."""
+def _is_plain(scope: Scope, max_bytes: int) -> bool:
+    """Whether there is nothing about the request, its body aside, that others would have to look at."""
     if scope["method"] != "POST" or scope["query_string"]:
         return False
     is_json = False
@@ -129,7 +133,10 @@ def _is_plain(scope: Scope) -> bool:
         elif name == b"accept":
             if value not in TAKEN:
                 return False
-        elif name in UNUSUAL or (name == b"content-length" and len(value) > DIGITS):
+        elif name == b"content-length":
+            if len(value) > DIGITS or not value.isdigit() or int(value) > max_bytes:
+                return False
+        elif name in UNUSUAL:
             return False
     return is_json
 

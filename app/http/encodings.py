@@ -51,14 +51,8 @@ class Encodings:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        accepted, sent = "", "identity"
-        for name, value in reversed(scope["headers"]):  # of one that comes twice, the first counts
-            if name == b"accept-encoding":
-                accepted = value.decode("latin-1")
-            elif name == b"content-encoding":
-                sent = value.decode("latin-1").strip().lower()
-        if accepted and (coding := _coding(accepted)):
-            send = Packed(send, coding)
+        sent = _header(scope, b"content-encoding", "identity").strip().lower()
+        send = packing(scope, send)
         if sent != "identity" and not UPLOAD.fullmatch(route_path(scope)):
             try:
                 receive = await self._unpacked(scope, receive, sent)
@@ -116,6 +110,18 @@ def _inflated(packed: bytes, coding: str, limit: int) -> bytes:
 
 
 # ---------------------------------------------------------------- answers
+
+
+def packing(scope: Scope, send: Send) -> Send:
+    """A `send` for the answers to a request, that packs long ones where the client takes them so."""
+    accepted = _header(scope, b"accept-encoding", "")
+    coding = _coding(accepted) if accepted else None
+    return Packed(send, coding) if coding else send
+
+
+def _header(scope: Scope, wanted: bytes, otherwise: str) -> str:
+    """A header's text; of one that comes twice, the first counts."""
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), otherwise)
 
 
 class Packed:

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import AppError
-from app.http.logs import REQUEST_ID
+from app.http.logs import REQUEST_ID, tell
 from app.http.problems import problem_response
 
 access = logging.getLogger("gatecast.access")
@@ -104,13 +104,9 @@ def _unforeseen() -> AppError:
 def _log(scope: Scope, status: int, milliseconds: float) -> None:
     quiet = UNSEEN in scope or (scope["path"].endswith(PROBES) and status < 400)
     level = logging.DEBUG if quiet else logging.INFO
-    if access.isEnabledFor(level):
-        client = scope.get("client")
-        said = (status, scope["method"], scope["path"])
-        # Not `access.log`: that looks through the stack for a line of code that nobody asks for.
-        record = logging.LogRecord(access.name, level, __file__, 0, "%d %s %s", said, None)
-        record.fields = {"client": client[0] if client else None, "ms": round(milliseconds, 1)}
-        access.handle(record)
+    client = scope.get("client")
+    fields = {"client": client[0] if client else None, "ms": round(milliseconds, 1)}
+    tell(access, level, f"{status} {scope['method']} {scope['path']}", fields)
 
 
 def route_path(scope: Scope) -> str:

@@ -13,14 +13,17 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event, func, select
 
 from app.api.plain import arrival_of, question_of
+from app.config import Settings
 from app.db.session import Database
 from app.db.tables import RevisionRow
+from app.main import create_app
 from app.services import datasets
 from app.services.arrivals import Arrival, Arrivals, fitting
 from app.services.contexts import COLD, ENTRY, Contexts
 from app.services.forecasts import Arrived, Shape
 from app.services.questions import Question, Reply, calendar_of, located
 from app.services.series import erase
+from app.services.turns import STALL_S, WINDOW_S
 
 URL = "/v1/forecasts"
 LONG_WAY = {"accept": "application/json, */*"}  # nothing is plain about that
@@ -277,6 +280,40 @@ def test_a_long_forecast_is_left_to_a_thread(app: FastAPI, client: TestClient) -
         (question,), (reply,) = plain(app, body)
         assert question.elsewhere
         assert reply is not None
+
+
+def test_a_large_graph_stays_on_the_loop_for_a_lone_question(app: FastAPI, client: TestClient) -> None:
+    both(client, sent())
+    (reply,) = plain(app, sent())[1]
+    assert reply is not None
+
+    def elsewhere(window_s: float, *bodies: dict[str, Any]) -> set[bool]:
+        app.state.turns._cost[reply.stands_for[0]] = window_s
+        return {question.elsewhere for question in plain(app, *bodies)[0]}
+
+    assert elsewhere(WINDOW_S / 2, sent(), sent(horizon=6)) == {False}
+    assert elsewhere(WINDOW_S * 1.5, sent()) == {False}
+    assert elsewhere(WINDOW_S * 1.5, sent(), sent(horizon=6)) == {True}
+    assert elsewhere(STALL_S * 1.5, sent()) == {True}
+
+
+def test_a_long_plain_answer_is_packed_for_those_who_take_it(client: TestClient) -> None:
+    inputs = [{"key": f"k{place}", "target": HISTORY} for place in range(40)]
+    question = sent(inputs=inputs, quantiles=[place / 100 for place in range(1, 60)])
+    both(client, question)
+    for coding in ("gzip", "identity"):
+        answer = client.post(URL, json=question, headers={"accept-encoding": coding})
+        assert answer.headers.get("content-encoding", "identity") == coding
+        assert len(answer.json()["forecasts"]) == 40
+    assert "content-encoding" not in client.post(URL, json=sent(), headers={"accept-encoding": "gzip"}).headers
+
+
+def test_a_plain_body_has_the_same_limit(settings: Settings) -> None:
+    with TestClient(create_app(settings.model_copy(update={"max_json_bytes": 200}))) as client:
+        answers = [client.post(URL, json=sent(), headers=way) for way in ({}, LONG_WAY)]
+        assert [answer.status_code for answer in answers] == [413, 413]
+        assert answers[0].json()["detail"] == answers[1].json()["detail"]
+        assert client.post(URL, json=ask("a")).status_code == 200
 
 
 def test_one_turn_reads_few_series_anew(app: FastAPI, client: TestClient, stored: Callable[..., int]) -> None:
