@@ -21,6 +21,8 @@ from models.metrics import DECILES
 
 Array = NDArray[np.float64]
 
+pa.set_memory_pool(pa.system_memory_pool())  # its own keeps what it once held, which a worker's child has never read
+
 
 @dataclass(frozen=True)
 class DataSet:

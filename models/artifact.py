@@ -28,6 +28,7 @@ from models.config import TrainConfig
 from models.features import Design
 from models.forecaster import AnyMember, Forecaster, Inputs, Member
 from models.inference import FORMAT, GRAPH, MANIFEST, WEIGHTS, read_checked, read_manifest
+from models.memory import give_back
 from models.shipped import Shipped
 
 LIBRARIES = ("gatecast", "torch", "onnx", "onnxruntime", "safetensors", "numpy")
@@ -152,6 +153,7 @@ def export(forecaster: Forecaster, windows: Inputs) -> bytes:
     findings: list[str] = []
     for slow in (False, True):
         graph = _export(forecaster, windows, slow)
+        give_back()
         worst = compare(forecaster, graph, windows)
         if worst <= TOLERANCE:
             return graph
@@ -193,6 +195,8 @@ def compare(forecaster: Forecaster, graph: bytes, windows: Inputs) -> float:
     try:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what it would say of a graph that it cannot run is found below
+        options.intra_op_num_threads = 1  # a second one costs more to wait for than it does
+        options.enable_cpu_mem_arena = False  # it takes powers of two, and three forwards have no use for it
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         return max(_difference(forecaster, session, some(windows, size)) for size in BATCHES)
     except REFUSALS:

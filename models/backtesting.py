@@ -28,6 +28,7 @@ Bools = NDArray[np.bool_]
 VERSION = "version"
 CHUNK = 256  # windows a forward: the graph is as fast from 64 to 2,048, the sums are fastest while they fit the caches
 CELLS = 1_000_000  # of history and of forecasts held at a time: bounds memory
+PANEL = 250_000  # cells of series worked on together: the naive baselines take twenty arrays as long
 AHEAD = min(8, os.cpu_count() or 1)  # forwards at work while others are scored; each uses one thread
 
 
@@ -38,13 +39,16 @@ def backtest(
     plan: BacktestPlan,
     on_progress: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
+    *,
+    together: int = CHUNK,
 ) -> BacktestResult:
     """Score a version and baselines at the origins of `plan` (see `windows.held_out` for short series).
 
     MASE's scale of a series is taken over its steps before its first origin, and a naive baseline knows all steps
     before each, so that its scores are the same whatever the version. Metrics: see `tally`; an undefined one is left
-    out. Raises ValueError when no series has an origin or a baseline is not known, ModuleNotFoundError for a
-    statistical baseline without the extra, Stopped when `should_stop` says so."""
+    out. No more than `together` windows go through the graph at once. Raises ValueError when no series has an origin or
+    a baseline is not known, ModuleNotFoundError for a statistical baseline without the extra, Stopped when
+    `should_stop` says so."""
     if unknown := [name for name in plan.baselines if name not in (*NAMES, *statistical.NAMES)]:
         expected = ", ".join((*NAMES, *statistical.NAMES))
         raise ValueError(f"baselines: expected one of {expected}, got {unknown[0]!r}")
@@ -54,7 +58,7 @@ def backtest(
     if not len(windows[0]):
         raise ValueError(f"series: expected one with a step before and after an origin, got none in {len(series)}")
     fitted = [name for name in dict.fromkeys(plan.baselines) if name in statistical.NAMES]
-    course = Course(opened, plan, len(windows[0]) * (1 + len(fitted)), on_progress, should_stop)
+    course = Course(opened, plan, len(windows[0]) * (1 + len(fitted)), on_progress, should_stop, together)
     tallies = {name: Tally(len(series), plan.horizon, course.levels) for name in (VERSION, *plan.baselines)}
     for group in _groups(lengths + course.pad + course.season * np.bincount(windows[0], minlength=len(lengths))):
         inside = slice(*np.searchsorted(windows[0], (group.start, group.stop)))
@@ -77,6 +81,7 @@ class Course:
     total: int
     on_progress: Callable[[Progress], None]
     should_stop: Callable[[], bool]
+    together: int
     done: int = 0
     filled: int = 0  # windows with gaps, which the statistical baselines were given filled
     unfit: dict[str, int] = field(default_factory=dict[str, int])  # windows a statistical baseline was not fitted to
@@ -174,7 +179,7 @@ def score(course: Course, batch: Batch, tallies: dict[str, Tally]) -> None:
     """Add the version's and the naive baselines' errors. Some parts are forecast ahead by other threads, the graph
     leaves the interpreter free meanwhile; they are added in order."""
     horizon, width = course.plan.horizon, course.opened.context + course.plan.horizon * (2 + len(course.levels))
-    size = int(np.clip(CELLS // width, 1, min(CHUNK, course.opened.together)))
+    size = int(np.clip(CELLS // width, 1, min(course.together, course.opened.together)))
     parts = [slice(at, min(at + size, len(batch.which))) for at in range(0, len(batch.which), size)]
     scores = normal_scores(course.levels)[:, None, None]
     space = np.empty((len(course.levels), size, horizon))
@@ -225,11 +230,11 @@ def fit(course: Course, batch: Batch, name: str, tally: Tally) -> None:
 
 
 def _groups(cost: Ints) -> Iterator[slice]:
-    """Runs of series that are worked on together: of a `cost` (series,) of at most `CELLS`, or a single series."""
+    """Runs of series that are worked on together: of a `cost` (series,) of at most `PANEL`, or a single series."""
     total: Ints = np.cumsum(cost)
     first = 0
     while first < len(cost):
-        most = int(total[first] - cost[first]) + CELLS
+        most = int(total[first] - cost[first]) + PANEL
         last = max(first + 1, int(np.searchsorted(total, np.int64(most), side="right")))
         yield slice(first, last)
         first = last

@@ -25,7 +25,7 @@ BANDS = 6
 DOUBTED = 20.0  # windows that a factor of 1 counts for
 WIDEST = 6.0
 SKEWS = (0.0, 0.5, 1.0)  # the first is taken where nothing tells them apart
-CHUNK = 512
+CHUNK = 128  # windows a forward: with the base each takes a fifth of a megabyte or more
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ score."""
 # torch's own annotations are incomplete:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -21,7 +21,8 @@ from models.windows import Panel, Sampler, spare
 
 Ints = NDArray[np.int64]
 LOOKED_AT = 1024  # held-out windows scored at each look, at most
-POOL = 8192  # windows prepared at once
+POOL = 8192  # windows ready at once
+WEIGHED = 1024  # windows whose weights are evened out together
 REUSED = 3  # times a prepared window is learned from, on average
 MANY = 30  # series, from which on one origin each is enough to look at
 STARTED_FROM = 2048  # windows the untrained forecaster is set up from
@@ -42,9 +43,24 @@ class Batch:
     places: Tensor | None = None
     blind: Tensor | None = None
 
-    def rows(self, which: Tensor) -> "Batch":
+    def rows(self, which: Tensor | slice) -> "Batch":
         parts = (self.target, self.known, self.weight, self.places, self.blind)
         return Batch(self.ready.rows(which), *(part if part is None else part[which] for part in parts))  # pyright: ignore
+
+    def tensors(self) -> list[Tensor]:
+        """All that there are, in the same order for batches of one course."""
+        parts = [getattr(self.ready, field.name) for field in fields(self.ready)]
+        parts += [self.target, self.known, self.weight, self.places, self.blind]
+        return [part for part in parts if part is not None]
+
+    def room(self, count: int) -> "Batch":
+        """A batch of `count` such windows that is yet to be filled."""
+
+        def of(part: Any) -> Any:
+            return None if part is None else part.new_empty(count, *part.shape[1:])
+
+        ready = type(self.ready)(**{field.name: of(getattr(self.ready, field.name)) for field in fields(self.ready)})
+        return Batch(ready, *(of(part) for part in (self.target, self.known, self.weight, self.places, self.blind)))
 
 
 class Course:
@@ -63,6 +79,7 @@ class Course:
         self.steps = torch.arange(-_of(config.context), _of(config.horizon), device=self.store)
         self.beside = None if member.beside is None else Store(member.beside, panel, self.steps)
         self.member = member.to(device)
+        self.together = member.together if self.store.type == "cpu" else WEIGHED  # a GPU would wait for each part
         sizes = (_of(config.context), _of(config.horizon), _of(config.season), config.aligned or 0.0)
         self.sampler = Sampler.of(panel, limits, sizes)
         needed = -(-_of(config.steps) * _of(config.batch) // REUSED)
@@ -85,13 +102,20 @@ class Course:
 
     def batch(self, which: Ints, ends: Ints, limits: Ints, kept: Tensor | None = None) -> Batch:
         """The windows `which` and `ends` made ready to learn from; see `windows`."""
+        parts = (slice(at, at + self.together) for at in range(0, len(which), self.together))
+        made = (self._prepared(which[at], ends[at], limits, None if kept is None else kept[at]) for at in parts)
+        whole = gathered(made, len(which))
+        mean = whole.weight.mean()
+        weight = (whole.weight / torch.where(mean > 0, mean, 1.0)).clamp(max=HEAVY)
+        return replace(whole, weight=weight.float().to(self.device))
+
+    def _prepared(self, which: Ints, ends: Ints, limits: Ints, kept: Tensor | None) -> Batch:
+        """Some of the windows of a batch; weights are float64 where the values lie, and not yet evened out."""
         inputs, values, known = self.windows(which, ends, limits, kept)
         ready, scaled = self.member.prepare(inputs)
         target = torch.where(known, scaled.apply(values), 0.0).clamp(-EXTREME, EXTREME)
         weight = ready.unit * self.weights[torch.from_numpy(which).to(self.store)][:, None]
-        mean = weight.mean()
-        weight = (weight / torch.where(mean > 0, mean, 1.0)).clamp(max=HEAVY)
-        target, known, weight = (part.float().to(self.device) for part in (target, known, weight))
+        target, known = (part.float().to(self.device) for part in (target, known))
         places = None if self.beside is None else self.beside.places(which, ends).to(self.device)
         return Batch(ready.narrow(self.device), target, known, weight, places)
 
@@ -111,11 +135,8 @@ class Course:
         random = np.random.default_rng(seed)
         which, ends = self.sampler.draw(random, self.pooled)
         kept = torch.from_numpy(spare(random, self.pooled, _of(self.config.context)))
-        parts = [
-            self.batch(which[at : at + 1024], ends[at : at + 1024], self.limits, kept[at : at + 1024])
-            for at in range(0, self.pooled, 1024)
-        ]
-        whole = joined(parts)
+        parts = (slice(at, at + WEIGHED) for at in range(0, self.pooled, WEIGHED))
+        whole = gathered((self.batch(which[at], ends[at], self.limits, kept[at]) for at in parts), self.pooled)
         blind = None if self.beside is None else self.beside.blind(random, self.pooled)
         return whole if blind is None else replace(whole, blind=blind.to(self.device))
 
@@ -145,7 +166,9 @@ class Course:
             logits = -4.0 * mean.log() if not member.bases.smooth else torch.zeros_like(mean)
             blank = torch.zeros(mean.shape[0], member.head.outputs, device=self.device)
             member.network.start_from(blank, logits)
-            missed = torch.where(counts, batch.target - member.raw(ready)[1], torch.nan)
+            parts = [slice(at, at + self.together) for at in range(0, len(counts), self.together)]
+            mix = torch.cat([member.raw(ready.rows(part))[1] for part in parts])
+            missed = torch.where(counts, batch.target - mix, torch.nan)
             levels = torch.tensor(self.config.quantiles, device=self.device)
             found = torch.nanquantile(missed, levels, dim=0).T  # (horizon, level)
             found = torch.where(found.isnan(), found.nanmean(0), found).nan_to_num(0.0)
@@ -170,7 +193,7 @@ class Course:
         counted as the loss counts series and in the size of MASE, and MASE, both means over windows; NaN where there is
         nothing to score."""
         which, ends = self.examined()
-        parts = np.array_split(np.arange(len(which)), -(-len(which) // 1024)) if len(which) else []
+        parts = np.array_split(np.arange(len(which)), -(-len(which) // self.together)) if len(which) else []
         asked: list[tuple[Ready, Scaled, Tensor, Tensor, Tensor]] = []
         for part in parts:
             inputs, truth, known = self.windows(which[part], ends[part], self.until)
@@ -202,17 +225,19 @@ class Course:
         return examine
 
 
-def joined(parts: list[Batch]) -> Batch:
-    """Batches end to end."""
-
-    def of(name: str) -> Tensor | None:
-        found = [getattr(part.ready, name) for part in parts]
-        return None if found[0] is None else torch.cat(found)
-
-    kind = type(parts[0].ready)
-    ready = kind(**{field.name: of(field.name) for field in fields(kind)})  # pyright: ignore
-    names = ("target", "known", "weight") if parts[0].places is None else ("target", "known", "weight", "places")
-    return Batch(ready, *(torch.cat([getattr(part, name) for part in parts]) for name in names))
+def gathered(parts: Iterator[Batch], count: int) -> Batch:
+    """Batches of `count` windows in all end to end, made one after the other: never all of them twice in memory."""
+    whole, at = None, 0
+    for part in parts:
+        if len(part.target) == count:
+            return part
+        whole = whole or part.room(count)
+        rows = whole.rows(slice(at, at + len(part.target)))
+        for place, own in zip(rows.tensors(), part.tensors(), strict=True):
+            place.copy_(own)
+        at += len(part.target)
+    assert whole is not None
+    return whole
 
 
 def _of(value: int | None) -> int:

@@ -70,7 +70,7 @@ class Ready:
         narrowed: dict[str, Any] = {n: part if part is None else _narrow(part, device) for n, part in parts.items()}
         return type(self)(**narrowed)
 
-    def rows(self, which: Tensor) -> Self:
+    def rows(self, which: Tensor | slice) -> Self:
         """Some of the windows."""
         parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         chosen: dict[str, Any] = {name: part if part is None else part[which] for name, part in parts.items()}
@@ -101,9 +101,11 @@ R = TypeVar("R", bound=Ready)
 class AnyMember(nn.Module, Generic[R]):
     """One of the forecasts that a version is the mean of. `config` is complete, `kinds` are the plain forecasts that it
     corrects, `design` is what it reads beside the target. One that is `floored` forecasts nothing below 0 where the
-    window has nothing there."""
+    window has nothing there. `together` windows are prepared at a time: in float64 they take several times what is kept
+    of them."""
 
     floored = False
+    together = 256
 
     def __init__(self, config: TrainConfig, kinds: tuple[Base, ...], design: Design) -> None:
         super().__init__()

@@ -70,6 +70,7 @@ def learn(course: Course, run: Run, name: str, last: int | None = None) -> State
         try:
             number = state.step * (config.batch or 1) // (course.pooled * REUSED)
             if pool is None or pool[0] != number:
+                pool = None  # both at once would be twice the memory
                 pool = number, course.pool(config.seed * 1_000_003 + number)
             chosen = torch.from_numpy(state.random.integers(course.pooled, size=state.batch)).to(course.device)
             loss = course.loss(pool[1].rows(chosen))

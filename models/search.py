@@ -20,6 +20,7 @@ from models.config import Progress, Run, TrainConfig
 from models.course import Course, series_weights
 from models.forecaster import Member
 from models.learning import learn
+from models.memory import give_back
 from models.parent import Parent
 from models.presets import Facts, bases_of, options
 from models.series import Series
@@ -125,6 +126,7 @@ def try_options(material: Material, config: TrainConfig, asked: TrainConfig, fac
             folder = run.folder / "tried" / hashlib.sha256(json.dumps(trial.document()).encode()).hexdigest()[:16]
             course = material.course(trial, material.split.learned, material.split.judged)
             scores.append(learn(course, dataclasses.replace(part, folder=folder), material.name).score)
+            give_back()
             done += lengths[name]
         if not all(math.isfinite(score) for score in scores):
             continue

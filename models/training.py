@@ -25,6 +25,7 @@ from models.features import beside, offer, recoded
 from models.forecaster import AnyMember, Forecaster, inputs_of
 from models.inference import BASE, open_artifact, read_manifest
 from models.learning import State, learn
+from models.memory import give_back
 from models.parent import Parent
 from models.presets import Facts, complete, members_of, options
 from models.search import Material, part_of, try_options
@@ -32,6 +33,8 @@ from models.series import Column, Series
 from models.splits import split
 from models.warm import continued, gentler
 from models.windows import Panel
+
+SCORED = 1_000  # steps ahead in one forward of the finished version, which takes up to nine kilobytes for each
 
 
 def train(
@@ -181,6 +184,7 @@ def fit(
         part = part_of(run, done, total, _named(place, len(configs)), first=place == 0)
         part = dataclasses.replace(part, folder=folder)
         states.append(learn(course, part, material.name))
+        give_back()
         members.append(course.member)
         done += one.steps or 0
     assert course is not None
@@ -195,11 +199,13 @@ def fit(
     members = list(mixture.members)
     counted = [place for place, share in enumerate(mixture.shares) if share > 0]
     again = better and split.again
+    give_back()
     for place in counted if again else []:
         course = material.course(configs[place], split.judged, split.judged, place)
         folder = run.folder / "again" / str(place)
         part = dataclasses.replace(part_of(run, done, total, "once more from all, "), folder=folder)
         learn(course, part, material.name, states[place].best_step)
+        give_back()
         members[place] = course.member
         done += configs[place].steps or 0
     run.on_progress(Progress(total, total, "writing the version", checkpoint=total))
@@ -270,10 +276,13 @@ def _publish(
     ends = np.maximum(panel.lengths[which] - (config.horizon or 1), 1)
     windows = inputs_of(panel, (which, ends), (config.context or 1, config.horizon or 1), design_of(forecaster))
     folder = run.folder / "artifact"
-    write_artifact(folder, forecaster, windows, facts)
+    give_back()
+    with threads_for(1):
+        write_artifact(folder, forecaster, windows, facts)
+    give_back()
     opened = open_artifact(folder)
     plan = BacktestPlan(origins=1, horizon=config.horizon or 1, step=config.horizon or 1)
-    result = backtest(opened, material.series, plan)
+    result = backtest(opened, material.series, plan, together=max(8, SCORED // (config.horizon or 1)))
     scores: dict[str, dict[str, float]] = {}
     for row in result.scores:
         scores.setdefault(row["forecaster"], {})[row["metric"]] = row["value"]

@@ -137,7 +137,7 @@ def test_a_long_backtest_is_summed_over_passes(opened: OpenArtifact, history: li
 def test_series_that_do_not_fit_together_are_worked_on_apart(
     opened: OpenArtifact, history: list[Series], scored: BacktestResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backtesting, "CELLS", 500)
+    monkeypatch.setattr(backtesting, "PANEL", 500)
     apart = backtest(opened, history, BacktestPlan(origins=3, horizon=8, step=5))
     assert apart.origins == scored.origins
     for rows, others, names in (
