@@ -19,8 +19,8 @@ from app.http.problems import problems
 from app.http.sessions import AppSettings, ReadSession, database, workspace
 from app.http.spool import MULTIPART, Spooled, spooled
 from app.services import datasets
-from app.services.datasets import Limits, Outcome
-from app.services.ingest import Ahead, Ask, parse
+from app.services.datasets import Change, Limits, Outcome
+from app.services.ingest import Ahead, Ask, Coming, Retold, Upload, parse
 
 router = routers.router("Datasets", "/v1/datasets/{dataset}/revisions")
 
@@ -151,13 +151,25 @@ def _store(request: Request, dataset: str, query: UploadQuery, body: Spooled) ->
             return kept
         known = datasets.known(session, dataset, query.time_zone)
     ask = _ask(settings, dataset, query, body.media_type, body.encoding)
+    limits = Limits(settings.max_series, settings.max_span)
+
+    def drafted(upload: Upload | Coming) -> Change:
+        with opened.read(place) as session:
+            return datasets.draft(session, dataset, upload, query.mode, limits)
+
     if body.ahead is not None and body.ahead.fits(ask, known):
-        parsed = body.ahead.answer()
+        coming = body.ahead.coming()
+        try:
+            draft = drafted(coming)
+        except Retold:
+            draft = drafted(coming.whole())
+        except AppError:
+            coming.whole()  # what is wrong with the file itself is said first
+            raise
+        parsed = coming.whole()
     else:
         parsed = parse(body.path, ask, known)
-    limits = Limits(settings.max_series, settings.max_span)
-    with opened.read(place) as session:
-        draft = datasets.draft(session, dataset, parsed, query.mode, limits)
+        draft = drafted(parsed)
     with opened.write(place) as session:
 
         def make() -> tuple[int, dict[str, str], dict[str, Any]]:

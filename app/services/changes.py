@@ -12,6 +12,7 @@ from app.db.tables import ColumnRow, DatasetRow, RevisionRow, SeriesRow, StaticR
 from app.errors import Complaint, Conflict, TooLarge
 from app.services import segments
 from app.services.codecs import Floats, Ints
+from app.services.ingest.coming import Coming
 from app.services.ingest.upload import Covariate, Upload
 from app.services.segments import TARGET, Piece
 from app.services.sheets import Laid, Limits, Mode, Sheet, lay, sheet_of
@@ -47,14 +48,14 @@ def stored_series(session: Session, dataset_id: int) -> int:
     return session.scalars(select(func.count()).where(SeriesRow.dataset_id == dataset_id)).one()
 
 
-def change_of(session: Session, dataset: DatasetRow, upload: Upload, mode: Mode, limits: Limits) -> Change:
+def change_of(session: Session, dataset: DatasetRow, upload: Upload | Coming, mode: Mode, limits: Limits) -> Change:
     """What the upload changes against the dataset's head, worked out for a part of the series after the other.
 
     Raises Conflict when `append` would change a stored value or a column is not what it was, TooLarge past the limits.
     """
     stored = stored_series(session, dataset.id)
     head = head_of(session, dataset)
-    columns = _columns(session, dataset.id, upload)
+    columns = _columns(session, dataset.id, upload) if isinstance(upload, Upload) else {}
     before = live(head)
     after = sorted(columns) if mode == "replace" else sorted({*before, *columns})
     sums = Sums(mode)
@@ -70,11 +71,13 @@ def change_of(session: Session, dataset: DatasetRow, upload: Upload, mode: Mode,
             if mode == "append":
                 sums.refuse(sheet, laid, columns)
             spans = [span for one in laid for span in one.spans]
-            spans = [span._replace(owner=first + span.owner) for span in spans] if first else spans
-            packing.add(spans, partial(sums.hash, sheet, laid))
+            packing.add(spans, first, partial(sums.hash, sheet, laid))
             sums.add(sheet, laid)
+            if isinstance(upload, Coming):
+                session.close()  # no transaction waits for a part; what it has loaded stays as it is
         sums.settle()
         pieces = packing.pieces()
+    upload = upload.whole()
     gone = _gone(session, upload, dataset) if mode == "replace" else {}
     total = sums.total(total_of(head))
     if total.series > limits.series:

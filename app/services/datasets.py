@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import AliasRow, ColumnRow, DatasetRow, ModelRow, RevisionRow, SeriesRow, VersionRow
 from app.errors import MAX_LISTED, Complaint, Conflict, Invalid, NotFound
-from app.services.changes import live
+from app.services.changes import Change, live
 from app.services.ingest.keys import key_problem
 from app.services.ingest.stamps import MAX_STEP
 from app.services.ingest.upload import Audit, Known, Upload
@@ -21,6 +21,7 @@ from app.services.sheets import Limits, same
 from models import Calendar
 
 __all__ = [
+    "Change",
     "Limits",
     "Outcome",
     "Span",

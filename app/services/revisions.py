@@ -12,6 +12,7 @@ from app.db.tables import ColumnRow, DatasetRow, RevisionRow, SeriesRow, StaticR
 from app.errors import Complaint, Conflict, Invalid, NotFound
 from app.services import segments
 from app.services.changes import Change, change_of, stored_series
+from app.services.ingest.coming import Coming
 from app.services.ingest.upload import Upload
 from app.services.segments import TARGET
 from app.services.sheets import Limits, Mode
@@ -56,10 +57,11 @@ def revision_of(session: Session, dataset: DatasetRow, number: int | None = None
     return row
 
 
-def draft(session: Session, name: str, upload: Upload, mode: Mode, limits: Limits = LIMITS) -> Change:
-    """What the upload would change now, worked out and compressed with no lock held.
+def draft(session: Session, name: str, upload: Upload | Coming, mode: Mode, limits: Limits = LIMITS) -> Change:
+    """What the upload would change now, worked out and compressed with no lock held; of one that is still read, a part
+    after the other.
 
-    `store` takes it over when nothing has happened in between. Raises as `store`.
+    `store` takes it over when nothing has happened in between. Raises as `store`, and as `upload.parts`.
     """
     dataset = find(session, name) or DatasetRow(id=0, name=name, head=0)  # one that is still to be made
     return change_of(session, dataset, upload, mode, limits)
@@ -162,14 +164,17 @@ def _series_ids(session: Session, dataset: DatasetRow, upload: Upload, draft: Ch
     new = [place for place, series_id in enumerate(ids) if series_id < 0]
     if new:
         phases: list[int] = upload.phases.tolist()
-        rows = ((dataset.id, upload.keys[place], phases[place], number) for place in new)
+        owner, keys = dataset.id, upload.keys
+        rows = ((owner, keys[place], phases[place], number) for place in new)
         bulk.insert(session, "series", NEW_SERIES, rows)
         made = select(SeriesRow.key, SeriesRow.id).where(
             SeriesRow.dataset_id == dataset.id, SeriesRow.revision == number
         )
-        id_of = {row.key: row.id for row in session.execute(made)}
+        id_of: dict[str, int] = {}
+        for key, series_id in session.execute(made):
+            id_of[key] = series_id
         for place in new:
-            ids[place] = id_of[upload.keys[place]]
+            ids[place] = id_of[keys[place]]
     return ids
 
 

@@ -196,12 +196,12 @@ def empty_base(owner: int, column: str) -> Span:
     return Span(owner, column, True, 0, np.empty(0))
 
 
-def packed(spans: Sequence[Span]) -> list[Piece]:
-    """The spans as they are stored."""
+def packed(spans: Sequence[Span], first: int = 0) -> list[Piece]:
+    """The spans as they are stored, their owners counted from `first`."""
     coded = encode_all([span.values for span in spans])
     return [
-        Piece(span.owner, span.column, span.base, span.start, len(span.values), codec, payload)
-        for span, (codec, payload) in zip(spans, coded, strict=True)
+        Piece(first + owner, column, base, start, len(values), codec, payload)
+        for (owner, column, base, start, values), (codec, payload) in zip(spans, coded, strict=True)
     ]
 
 
@@ -220,10 +220,10 @@ class Packing:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    def add(self, spans: Sequence[Span], beside: Callable[[], None]) -> None:
-        """Pack these, too, and do what is to be done `beside`, in the order of calls."""
+    def add(self, spans: Sequence[Span], first: int, beside: Callable[[], None]) -> None:
+        """Pack these, too, owners counted from `first`, and do what is to be done `beside`, in the order of calls."""
         self.pieces()
-        self._waiting = self._thread.submit(lambda: (packed(spans), beside())[0])
+        self._waiting = self._thread.submit(lambda: (packed(spans, first), beside())[0])
 
     def pieces(self) -> list[Piece]:
         """All that was added, packed."""

@@ -68,6 +68,9 @@ class Sheet:
 
     def stored(self, column: str) -> "Stored":
         """What the head has of one column of each series."""
+        if column not in self._stored and not self.extents:
+            nothing = np.zeros(len(self.ids), np.int64)
+            self._stored[column] = Stored(nothing - 1, nothing, nothing)
         if column not in self._stored:
             found = [self.extents.get((series_id, column), NOTHING) for series_id in self.ids.tolist()]
             facts = [(one.segments, one.start, one.stop) for one in found]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from app.errors import TooLarge
 from app.services.ingest.apart import OWN_PROCESS_BYTES, Ahead, parse_apart
+from app.services.ingest.coming import Coming, Retold
 from app.services.ingest.inflate import coding_of, inflate
 from app.services.ingest.reading import check, media_type, parse_here
 from app.services.ingest.upload import (
@@ -24,7 +25,19 @@ from app.services.ingest.upload import (
     Upload,
 )
 
-__all__ = ["ENCODINGS", "MEDIA_TYPES", "Ahead", "Ask", "Audit", "Covariate", "Known", "Upload", "parse"]
+__all__ = [
+    "ENCODINGS",
+    "MEDIA_TYPES",
+    "Ahead",
+    "Ask",
+    "Audit",
+    "Coming",
+    "Covariate",
+    "Known",
+    "Retold",
+    "Upload",
+    "parse",
+]
 
 
 def parse(path: Path, ask: Ask, known: Known) -> Upload:

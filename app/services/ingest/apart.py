@@ -8,10 +8,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from app.errors import Unavailable
+from app.services.ingest.coming import Coming
 from app.services.ingest.transfer import pack_question, read_answer
 from app.services.ingest.upload import Ask, Known, Upload
 
@@ -49,6 +51,7 @@ class Ahead:
             begun.callback(_ahead.release)
             folder = Path(tempfile.mkdtemp(dir=path.parent, prefix="ingest-"))
             begun.callback(shutil.rmtree, folder, ignore_errors=True)
+            self._folder = folder
             self._reader = _Reader(path, folder, replace(ask, length=length), known)
             begun.callback(self._reader.close)
             self._begun = begun.pop_all()
@@ -66,6 +69,10 @@ class Ahead:
         """The Upload, once all of the body is there. Raises as `parse`."""
         return self._reader.answer()
 
+    def coming(self) -> Coming:
+        """The same, a part after the other."""
+        return Coming(self._folder, self._reader.told(), self._reader.answer)
+
     def close(self) -> None:
         """End it, and drop what it has made."""
         self._begun.close()
@@ -82,16 +89,24 @@ class _Reader:
         command = [sys.executable, "-m", "app.services.ingest.process", str(folder.absolute())]
         question = pack_question(path.absolute(), ask, known)
         self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, start_new_session=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True, bufsize=0
         )
         assert self._child.stdin is not None
-        self._questions = self._child.stdin
+        assert self._child.stdout is not None
+        self._questions, self._told = self._child.stdin, self._child.stdout
         with contextlib.suppress(BrokenPipeError):
             self._questions.write(question + b"\n")
             self._questions.flush()
 
+    def told(self) -> Iterator[str]:
+        """The letters it says, until it ends."""
+        while said := self._told.read(4096):
+            yield from said.decode("latin-1")
+
     def answer(self) -> Upload:
         """What it answers. Unavailable when it was killed."""
+        for _ in self.told():  # or it would wait for somebody to listen
+            pass
         code = self._child.wait()
         upload = read_answer(self._folder)
         if upload is None:
@@ -106,5 +121,6 @@ class _Reader:
     def close(self) -> None:
         self._child.kill()
         self._child.wait()
+        self._told.close()
         with contextlib.suppress(BrokenPipeError):
             self._questions.close()

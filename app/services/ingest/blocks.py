@@ -5,8 +5,9 @@ place only.
 """
 
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -47,11 +48,10 @@ class Block(NamedTuple):
 
 
 class Names:
-    """Keys by code, and which of them any row has: a file's dictionary may hold more."""
+    """Keys by code; a file's dictionary may hold some that no row has."""
 
     def __init__(self, limit: int) -> None:
         self.keys: list[str] = []
-        self.used = np.zeros(0, np.bool_)
         self._limit = limit
         self._code_of: dict[str, int] = {}
         self._last: tuple[Any, NDArray[np.int32]] | None = None
@@ -70,7 +70,6 @@ class Names:
         if self._last is None or not chunk.dictionary.equals(self._last[0]):
             self._last = chunk.dictionary, self._codes(chunk.dictionary)
         codes = self._last[1][np.asarray(chunk.indices)]
-        self.used[codes] = True
         return codes
 
     def _codes(self, dictionary: Any) -> NDArray[np.int32]:
@@ -94,8 +93,6 @@ class Names:
             if key_problem(key):
                 raise Odd
             self.keys.append(key)
-            if len(self.used) <= code:
-                self.used = np.append(self.used, np.zeros(max(1024, code), np.bool_))
         return code
 
 
@@ -128,11 +125,11 @@ class Source:
 def opened(path: Path, ask: Ask, known: Known) -> Generator[Source]:
     """The file at `path`. Raises Odd, or whatever a broken file makes its reader raise."""
     kind = ask.media_type.partition(";")[0].strip().lower()
-    if kind == CSV and ask.length is not None:
-        with Growing(path, ask.length) as file:
-            yield _csv(path, file, ask, known)
-    elif kind == CSV:
-        yield _csv(path, str(path), ask, known)
+    if kind == CSV:
+        length = path.stat().st_size if ask.length is None else ask.length
+        with Growing(path, length) as file, ThreadPoolExecutor(1, "reading") as thread:
+            source = _csv(path, file, ask, known)
+            yield replace(source, tables=_ahead(thread, source.tables))
     elif kind == PARQUET:
         with parquet.ParquetFile(str(path)) as file:
             schema = file.schema_arrow
@@ -144,6 +141,15 @@ def opened(path: Path, ask: Ask, known: Known) -> Generator[Source]:
     else:
         with pa.OSFile(str(path)) as source, pa.ipc.open_stream(source) as stream:
             yield _typed(stream.schema, iter(stream), ask, known)
+
+
+def _ahead(thread: ThreadPoolExecutor, tables: Iterator[Any]) -> Iterator[Any]:
+    """The tables, each read by the thread while the one before is looked at: Arrow reads CSV in no thread but its
+    caller's."""
+    waiting = thread.submit(next, tables, None)
+    while (table := waiting.result()) is not None:
+        waiting = thread.submit(next, tables, None)
+        yield table
 
 
 def _roles(sheet: Sheet, ask: Ask, known: Known) -> tuple[Roles, Case]:

@@ -22,7 +22,7 @@ def main() -> None:
     if ask.length is not None:
         load()  # while the body arrives
     try:
-        write_upload(parse_here(path, folder, ask, known), folder)
+        write_upload(parse_here(path, folder, ask, known, tell=_tell), folder)
     except AppError as error:
         write_refusal(error, folder)
     except MemoryError:
@@ -31,6 +31,10 @@ def main() -> None:
         full = disk_full("the file could not be read, and nothing of it was stored")
         other = Unavailable(f"the file could not be read: {error.strerror}; nothing was stored")
         write_refusal(full if error.errno in FULL else other, folder)
+
+
+def _tell(letter: str) -> None:
+    os.write(1, letter.encode())
 
 
 def _end_with_the_server() -> None:

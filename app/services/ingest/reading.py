@@ -10,6 +10,7 @@ from app.services.ingest.columnar import read_arrow, read_parquet
 from app.services.ingest.delimited import HEADER_BYTES, read_delimited
 from app.services.ingest.growing import wait_for
 from app.services.ingest.inflate import coding_of, inflate
+from app.services.ingest.placing import Tell
 from app.services.ingest.records import read_json, read_lines
 from app.services.ingest.sheet import Sheet, refuse
 from app.services.ingest.streamed import read_streamed
@@ -37,9 +38,11 @@ def check(ask: Ask) -> None:
         refuse("bad_layout", f"expected layout long or wide, got {ask.layout!r}")
 
 
-def parse_here(path: Path, folder: Path, ask: Ask, known: Known, *, streamed_bytes: int = STREAMED_BYTES) -> Upload:
+def parse_here(
+    path: Path, folder: Path, ask: Ask, known: Known, *, streamed_bytes: int = STREAMED_BYTES, tell: Tell | None = None
+) -> Upload:
     """The Upload in `path`; `folder` takes files made on the way. Long files over `streamed_bytes` are read block by
-    block where they are clean."""
+    block where they are clean, and `tell` is told of the parts as `read_streamed` has them."""
     check(ask)
     kind = media_type(ask.media_type)
     size = path.stat().st_size if ask.length is None else ask.length
@@ -52,7 +55,7 @@ def parse_here(path: Path, folder: Path, ask: Ask, known: Known, *, streamed_byt
         path = inflate(path, coding, folder / "inflated", ask.max_inflated_bytes)
         ask, size = replace(ask, length=None), path.stat().st_size
     if kind in STREAMED and ask.layout == "long" and size > streamed_bytes:
-        upload = read_streamed(path, folder, ask, known)
+        upload = read_streamed(path, folder, ask, known, tell=tell)
         if upload is not None:
             return upload
     if ask.length is not None:

@@ -1,83 +1,84 @@
 """A long, clean file as an Upload in bounded memory: its rows go to disk as they come, and are put in order from there.
 
-First pass: codes, times and values of each block are appended to three files. Then the blocks are sorted by key, one at
-a time, in place. At last all blocks' rows of so many series are fetched, put in order and placed on the calendar. What
-takes more judgement than that is left to `assemble`, which sees the whole file.
+Rows that come in order are placed as they come (`straight`). Of others codes, times and values are appended to three
+files, in blocks sorted by key; where keys do not come in their order, the blocks are sorted again, one at a time, in
+place. At last all blocks' rows of so many series are fetched, put in order and placed on the calendar. What takes more
+judgement than that is left to `assemble`, which sees the whole file.
 """
 
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import AppError
 from app.services.ingest.arrow import pa
-from app.services.ingest.blocks import Names, Odd, Source, opened
-from app.services.ingest.grid import Ints, allowed_spans, ordered, wanted_frequency
+from app.services.ingest.blocks import Block, Names, Odd, Source, opened
+from app.services.ingest.columns import Roles
+from app.services.ingest.grid import Ints, wanted_frequency
+from app.services.ingest.placing import NONE, Later, Place, Placing, Tell
 from app.services.ingest.sheet import Case
-from app.services.ingest.upload import Ask, Audit, Known, Upload
+from app.services.ingest.straight import Astray, Order, Telling, finished, joined, place_straight
+from app.services.ingest.upload import Ask, Known, Upload
 from models import Calendar, Frequency
 
 ROWS = 1 << 18  # sorted, and placed on the calendar, at a time
 TOLD = 3  # times as many are the rows from which a frequency is told; a longer file must agree with it in every row
 TYPES = {"codes": "<i4", "times": "<i8", "values": "<f8"}
-ENOUGH = 8  # steps of a series from which on it shows how long its own are; as where a frequency is told
-
-Bools = NDArray[np.bool_]
 
 
-def read_streamed(path: Path, folder: Path, ask: Ask, known: Known, *, rows: int = ROWS) -> Upload | None:
+def read_streamed(
+    path: Path, folder: Path, ask: Ask, known: Known, *, rows: int = ROWS, tell: Tell | None = None
+) -> Upload | None:
     """The Upload, whose steps and values are files in `folder`; None where `assemble` must see the whole file. At most
-    `rows` rows, or one series, are sorted at a time."""
+    `rows` rows, or one series, are sorted at a time. `tell` is given a letter for each part that is there, as `Place`
+    has it, and NONE where those that were told do not hold."""
     try:
-        with opened(path, ask, known) as source:
-            return _upload(source, folder, ask, rows)
+        return _read(path, ask, known, rows, (Place(folder, "a", tell), Place(folder, "b", tell)))
     except (Odd, AppError, pa.ArrowException, ValueError, OSError, EOFError):
-        # A full disk may have room again; and what lies here under an array's name would be taken for the answer.
-        for left in (*folder.glob("*.rows"), *folder.glob("*.npy")):
+        # A full disk may have room again.
+        for left in (*folder.glob("*.rows"), *folder.glob("*.part")):
             left.unlink()
+        if tell is not None:
+            tell(NONE)
         return None
 
 
-class _Later:
-    """Arrays written by another thread while the next ones are made. One lot waits at most."""
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "writing")
-        self._waiting: Future[None] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
+def _read(path: Path, ask: Ask, known: Known, most: int, places: tuple[Place, Place]) -> Upload:
+    with opened(path, ask, known) as source:
+        wanted = wanted_frequency(ask, source.case.known)
+        if wanted == "step":
+            raise Odd
+        names = Names(ask.max_series)
+        blocks = (block for block in source.blocks(names) if len(block.codes))
+        first = next(blocks, None)
+        if first is None:
+            raise Odd
+        blocks = chain([first], blocks)
+        if not Order(names).holds(first.codes):
+            return _sorted(source, blocks, names, most, places[1])
         try:
-            if kind is None:
-                self._settle()
-        finally:
-            self._thread.shutdown()
-
-    def write(self, *lot: tuple[BinaryIO, NDArray[Any]]) -> None:
-        """Append each array to its file. Raises what writing the lot before has raised."""
-        self._settle()
-        self._waiting = self._thread.submit(_write, lot)
-
-    def _settle(self) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.result()
+            lots = finished(blocks, names, ask.dataset, TOLD * most)
+            telling = Telling(wanted, most // 4, TOLD * most)
+            return place_straight(lots, places[0], source.case, telling, columns_of(source.roles))
+        except Astray:
+            places[0].clear()
+    with opened(path, ask, known) as source:
+        names = Names(ask.max_series)
+        return _sorted(source, source.blocks(names), names, most, places[1])
 
 
-def _write(lot: Sequence[tuple[BinaryIO, NDArray[Any]]]) -> None:
-    for file, array in lot:
-        array.tofile(file)
+def columns_of(roles: Roles) -> dict[str, object]:
+    columns: dict[str, object] = {"layout": "long", "id": roles.id, "time": roles.time, "target": roles.target}
+    columns |= {"future": [], "past": [], "static": []}
+    return columns
 
 
 @dataclass
@@ -126,18 +127,17 @@ class _Rows:
         self.cuts = np.array(cuts)
 
     def fetch(self, batch: int) -> tuple[Ints, Ints, NDArray[np.float64]]:
-        """Codes from 0, times and values (rows,) of the series of a batch, by series and time."""
+        """Lengths of the series of a batch, times and values of their rows, by series and else as they came."""
         start, stop = self.bounds[batch : batch + 2]
         found: list[tuple[int, int]] = [
             (low, high) for low, high in self.cuts[:, batch : batch + 2].tolist() if low < high
         ]
+        lengths = np.diff(self.offsets[start : stop + 1])
         owners, times, values = (self.read(name, found) for name in TYPES)
-        owners = owners.astype(np.int64) - start
         if len(found) > 1 and (owners[1:] < owners[:-1]).any():
-            order = _by_code(owners, stop - start)
-            owners, times, values = owners[order], times[order], values[order]
-        order = ordered(owners, times)
-        return (owners, times, values) if order is None else (owners, times[order], values[order])
+            order = _by_code(owners - np.int32(start), stop - start)
+            times, values = times[order], values[order]
+        return lengths, times, values
 
 
 def _by_code(codes: NDArray[Any], count: int) -> Ints:
@@ -145,69 +145,96 @@ def _by_code(codes: NDArray[Any], count: int) -> Ints:
     return np.argsort(codes.astype(np.uint16) if count < 1 << 16 else codes, kind="stable")
 
 
-def _upload(source: Source, folder: Path, ask: Ask, most: int) -> Upload:
-    case, roles = source.case, source.roles
-    wanted = wanted_frequency(ask, case.known)
-    if wanted == "step":
-        raise Odd
-    names = Names(ask.max_series)
+def _sorted(source: Source, blocks: Iterator[Block], names: Names, most: int, place: Place) -> Upload:
+    """The Upload of rows in any order, written to `place`."""
+    case = source.case
+    wanted = wanted_frequency(case.ask, case.known)
     with ExitStack() as stack:
         files: dict[str, BinaryIO] = {
-            name: stack.enter_context((folder / f"{name}.rows").open("w+b")) for name in TYPES
+            name: stack.enter_context((place.folder / f"{name}.rows").open("w+b")) for name in TYPES
         }
-        rows = _Rows(files, _spill(source, names, files, most), most)
-        _sort(rows, names, ask)
+        spilled = _spill(blocks, names, files, most)
+        rows = _Rows(files, spilled.ends, most)
+        _sort(rows, names.keys or [case.ask.dataset], spilled, case.ask)
         calendar = _calendar(rows, wanted, case)
-        phases = _place(rows, folder, calendar, case, sampled=wanted is None)
-    columns: dict[str, object] = {"layout": "long", "id": roles.id, "time": roles.time, "target": roles.target}
-    columns |= {"future": [], "past": [], "static": []}
+        with Placing(place, calendar, case, sampled=wanted is None) as placing:
+            for batch, (start, stop) in enumerate(pairwise(rows.bounds)):
+                placing.add(rows.keys[start:stop], *rows.fetch(batch))
     for name in TYPES:
-        (folder / f"{name}.rows").unlink()
-    steps, values = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("steps", "values"))
-    return Upload(calendar, rows.keys, phases, rows.offsets, steps, values, {}, {}, columns, Audit())
+        (place.folder / f"{name}.rows").unlink()
+    return placing.upload(columns_of(source.roles))
 
 
-def _spill(source: Source, names: Names, files: Mapping[str, BinaryIO], most: int) -> list[int]:
-    """Append every block to the files; where blocks of `most` rows and a little more end."""
+class _Spilled(NamedTuple):
+    """Where the blocks on disk end, (blocks,); how many rows each code has, (codes,); whether codes are in the order of
+    keys, and the rows of each block in that of codes."""
+
+    ends: list[int]
+    counts: Ints
+    in_order: bool
+
+
+def _spill(blocks: Iterator[Block], names: Names, files: Mapping[str, BinaryIO], most: int) -> _Spilled:
+    """Append all rows to the files, in blocks of `most` rows and a little more. As long as keys come in order their
+    rows are sorted on the way, which else takes reading them again."""
     ends: list[int] = []
-    count = 0
-    with _Later() as later:
-        for block in source.blocks(names):
-            columns = block._asdict().items()
-            later.write(*((files[name], column.astype(TYPES[name], copy=False)) for name, column in columns))
-            count += len(block.codes)
-            if count - (ends[-1] if ends else 0) >= most:
-                ends.append(count)
-    if not count:
+    counts, order = np.zeros(0, np.int64), Order(names)
+    with Later() as later:
+        for block in _larger(blocks, most):
+            known, counts = counts, np.bincount(block.codes, minlength=len(names.keys))
+            counts[: len(known)] += known
+            if order.of_keys() and (block.codes[1:] < block.codes[:-1]).any():
+                by_code = _by_code(block.codes, len(counts))
+                columns = [column[by_code] for column in block]
+            else:
+                columns = list(block)
+            lot = zip(TYPES.items(), columns, strict=True)
+            later.write(*((files[name], column.astype(kind, copy=False)) for (name, kind), column in lot))
+            ends.append(len(block.codes) + (ends[-1] if ends else 0))
+    if not ends:
         raise Odd
     for file in files.values():
         file.flush()
-    return ends if ends and ends[-1] == count else [*ends, count]
+    return _Spilled(ends, counts, order.of_keys())
 
 
-def _sort(rows: _Rows, names: Names, ask: Ask) -> None:
-    """Put the rows of each block in the order of keys, in place: codes become ranks among the keys."""
-    texts = names.keys or [ask.dataset]
-    places = [place for place in range(len(texts)) if not names.keys or names.used[place]]
+def _larger(blocks: Iterator[Block], least: int) -> Iterator[Block]:
+    held: list[Block] = []
+    for block in blocks:
+        held.append(block)
+        if sum(len(each.codes) for each in held) >= least:
+            yield joined(held)
+            held.clear()
+    if held:
+        yield joined(held)
+
+
+def _sort(rows: _Rows, texts: list[str], spilled: _Spilled, ask: Ask) -> None:
+    """Put the rows of each block in the order of keys, in place: codes, which stand for `texts`, become ranks among the
+    keys that have rows."""
+    places: list[int] = np.flatnonzero(spilled.counts).tolist()
     places.sort(key=texts.__getitem__)
     if len(places) > ask.max_series:
         raise Odd
-    rank = np.full(len(texts), -1, np.int32)
-    rank[places] = np.arange(len(places))
-    counts = np.zeros(len(places), np.int64)
     rows.keys = [texts[place] for place in places]
-    for begin, end in rows.blocks():
-        codes = rank[rows.read("codes", [(begin, end)])]
-        counts += np.bincount(codes, minlength=len(places))
-        made: dict[str, NDArray[Any]] = {"codes": codes}
-        if (codes[1:] < codes[:-1]).any():
-            order = _by_code(codes, len(places))
-            made = {"codes": codes[order]}
-            made |= {name: rows.read(name, [(begin, end)])[order] for name in ("times", "values")}
-        for name, column in made.items():
-            rows.write(name, begin, column)
-    rows.offsets = np.concatenate(([0], np.cumsum(counts)))
+    rows.offsets = np.concatenate(([0], np.cumsum(spilled.counts[places])))
+    if not spilled.in_order or len(places) < len(texts):
+        rank = np.full(len(texts), -1, np.int32)
+        rank[places] = np.arange(len(places))
+        for begin, end in rows.blocks():
+            _sort_block(rows, begin, end, rank)
     rows.split()
+
+
+def _sort_block(rows: _Rows, begin: int, end: int, rank: NDArray[np.int32]) -> None:
+    codes = rank[rows.read("codes", [(begin, end)])]
+    made: dict[str, NDArray[Any]] = {"codes": codes}
+    if (codes[1:] < codes[:-1]).any():
+        order = _by_code(codes, len(rows.keys))
+        made = {"codes": codes[order]}
+        made |= {name: rows.read(name, [(begin, end)])[order] for name in ("times", "values")}
+    for name, column in made.items():
+        rows.write(name, begin, column)
 
 
 def _calendar(rows: _Rows, wanted: str | None, case: Case) -> Calendar:
@@ -221,60 +248,10 @@ def _calendar(rows: _Rows, wanted: str | None, case: Case) -> Calendar:
     codes: list[Ints] = []
     times: list[Ints] = []
     for batch in sorted({0, len(batches) // 2, len(batches) - 1}) if few else batches:
-        owners, moments, _ = rows.fetch(batch)
+        lengths, moments, _ = rows.fetch(batch)
         # As many series as have a quarter of the rows, and the first in any case.
-        last = max(int(owners[len(owners) // 4]), 1)
-        enough = int(np.searchsorted(owners, last)) if few else len(owners)
-        codes.append(owners[:enough] + rows.bounds[batch])
-        times.append(moments[:enough])
+        ends: Ints = np.cumsum(lengths)
+        some = max(int(np.searchsorted(ends, int(ends[-1]) // 4, side="right")), 1) if few else len(lengths)
+        codes.append(rows.bounds[batch] + np.repeat(np.arange(some), lengths[:some]))
+        times.append(moments[: int(ends[some - 1])])
     return Calendar(Frequency.infer(np.concatenate(times), np.concatenate(codes), zone), zone)
-
-
-def _place(rows: _Rows, folder: Path, calendar: Calendar, case: Case, sampled: bool) -> Ints:
-    """Write the steps and values of all rows, in order, as .npy files; the phases of the series, (series,)."""
-    phases = np.zeros(len(rows.keys), np.int64)
-    stored = case.known.phases
-    total = int(rows.offsets[-1])
-    with (
-        _begun(folder / "steps.npy", "<i8", total) as at,
-        _begun(folder / "values.npy", "<f8", total) as what,
-        _Later() as later,
-    ):
-        for batch, (start, stop) in enumerate(pairwise(rows.bounds)):
-            codes, times, values = rows.fetch(batch)
-            steps, own = calendar.locate(times)
-            mine = calendar.settle(codes, own, steps)
-            if stored:
-                named = zip(rows.keys[start:stop], mine.tolist(), strict=True)
-                mine = np.array([stored.get(key, phase) for key, phase in named], np.int64)
-            offsets = rows.offsets[start : stop + 1] - rows.offsets[start]
-            common = int(mine[0])
-            expected = common if (mine == common).all() else mine[codes]
-            if not calendar.on_grid(steps, own, expected).all() or _is_odd(steps, offsets, sampled):
-                raise Odd
-            if (steps[offsets[1:] - 1] - steps[offsets[:-1]] + 1 > allowed_spans(offsets, case.ask)).any():
-                raise Odd
-            phases[start:stop] = mine
-            later.write((at, steps), (what, values))
-    return phases
-
-
-def _begun(path: Path, kind: str, length: int) -> Any:
-    """A .npy file of one array, open behind its header."""
-    file = path.open("wb")
-    facts = {"descr": kind, "fortran_order": False, "shape": (length,)}
-    np.lib.format.write_array_header_1_0(file, facts)  # pyright: ignore[reportUnknownMemberType]
-    file.flush()
-    return file
-
-
-def _is_odd(steps: Ints, offsets: Ints, sampled: bool) -> bool:
-    """Whether a series has a step twice; or, where the frequency was told from others, only steps longer than one."""
-    apart = np.diff(steps, prepend=steps[:1])
-    apart[offsets[:-1]] = 2  # the first row of a series is apart from nothing
-    if (apart < 1).any():
-        return True
-    if not sampled:
-        return False
-    ones = np.logical_or.reduceat(apart == 1, offsets[:-1])
-    return bool((~ones & (np.diff(offsets) > ENOUGH)).any())

@@ -9,6 +9,7 @@ import orjson
 from numpy.typing import NDArray
 
 from app.errors import AppError, Complaint, Invalid, TooLarge, Unavailable, UnsupportedMedia
+from app.services.ingest.placing import KINDS
 from app.services.ingest.upload import Ask, Audit, Covariate, Known, Upload
 from models import Calendar
 
@@ -43,10 +44,16 @@ def unpack_question(line: bytes) -> tuple[Path, Ask, Known]:
 
 def write_upload(upload: Upload, folder: Path) -> None:
     """Arrays first, the document last: where it is, all is."""
+    arrays: dict[str, str] = {}
     for name in ("phases", "offsets", "steps", "values"):
-        if not (folder / f"{name}.npy").exists():  # what was read block by block lies there already
-            np.save(folder / f"{name}.npy", getattr(upload, name), allow_pickle=False)
+        array = getattr(upload, name)
+        arrays[name] = f"{name}.npy"
+        if isinstance(array, np.memmap):  # what was read block by block lies there already
+            arrays[name] = Path(str(array.filename)).name
+        else:
+            np.save(folder / arrays[name], array, allow_pickle=False)
     document = {
+        "arrays": arrays,
         "frequency": upload.calendar.frequency.name,
         "time_zone": upload.calendar.time_zone,
         "keys": upload.keys,
@@ -94,14 +101,14 @@ def read_answer(folder: Path) -> Upload | None:
         kind = _REFUSALS[refusal["kind"]]
         raise kind(refusal["detail"], code=refusal["code"], errors=complaints, error_count=refusal["error_count"])
     upload = document["upload"]
-    audit = upload["audit"]
+    audit, arrays = upload["audit"], upload["arrays"]
     return Upload(
         calendar=Calendar.of(upload["frequency"], upload["time_zone"]),
         keys=upload["keys"],
-        phases=_load(folder / "phases.npy"),
-        offsets=_load(folder / "offsets.npy"),
-        steps=_load(folder / "steps.npy"),
-        values=_load(folder / "values.npy"),
+        phases=_load(folder / arrays["phases"]),
+        offsets=_load(folder / arrays["offsets"]),
+        steps=_load(folder / arrays["steps"], KINDS["steps"]),
+        values=_load(folder / arrays["values"], KINDS["values"]),
         covariates=_read_covariates(upload["covariates"], folder, "covariate"),
         statics=_read_covariates(upload["statics"], folder, "static"),
         columns=upload["columns"],
@@ -122,6 +129,9 @@ def _read_covariates(documents: list[dict[str, Any]], folder: Path, prefix: str)
     }
 
 
-def _load(path: Path) -> NDArray[Any]:
+def _load(path: Path, kind: str = "") -> NDArray[Any]:
+    """An array as it was saved, or bytes of a `kind` of number."""
+    if path.suffix != ".npy":
+        return np.memmap(path, kind, "r")
     mode = "r" if path.stat().st_size > _MAP_BYTES else None
     return np.load(path, mmap_mode=mode, allow_pickle=False)

@@ -111,6 +111,10 @@ class Upload:
     columns: dict[str, Any]
     audit: Audit
 
+    def whole(self) -> "Upload":
+        """Itself: all of it is there."""
+        return self
+
     def parts(self, most: int = ROWS) -> Iterator[tuple[int, "Upload"]]:
         """The upload in parts of whole series with at most so many rows, or one series: the number of the first series
         of each, and the part. Arrays that lie in files take memory only while their part is looked at."""
