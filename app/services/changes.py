@@ -1,6 +1,6 @@
 """What an upload changes in its dataset, worked out without changing anything: `revisions` writes it down."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -62,7 +62,7 @@ def change_of(session: Session, dataset: DatasetRow, upload: Upload | Coming, mo
     ids: list[Ints] = []
     statics: list[tuple[int, str, float | None]] = []
     with segments.Packing() as packing:
-        for first, part in upload.parts():
+        for first, part in _awaited(session, upload):
             sheet = sheet_of(session, dataset, part, mode, limits)
             laid = _lay_all(session, sheet, columns, before)
             ids.append(sheet.ids)
@@ -73,8 +73,6 @@ def change_of(session: Session, dataset: DatasetRow, upload: Upload | Coming, mo
             spans = [span for one in laid for span in one.spans]
             packing.add(spans, first, partial(sums.hash, sheet, laid))
             sums.add(sheet, laid)
-            if isinstance(upload, Coming):
-                session.close()  # no transaction waits for a part; what it has loaded stays as it is
         sums.settle()
         pieces = packing.pieces()
     upload = upload.whole()
@@ -108,6 +106,17 @@ def change_of(session: Session, dataset: DatasetRow, upload: Upload | Coming, mo
         digest=sums.digest(head.digest if head else "", facts),
         is_empty=not (pieces or gone or statics or before != after),
     )
+
+
+def _awaited(session: Session, upload: Upload | Coming) -> Iterator[tuple[int, Upload]]:
+    """The parts of the upload. No transaction waits for one that is still to come; what was loaded stays as it is."""
+    if isinstance(upload, Upload):
+        yield from upload.parts()
+        return
+    session.close()
+    for part in upload.parts():
+        yield part
+        session.close()
 
 
 def head_of(session: Session, dataset: DatasetRow) -> RevisionRow | None:

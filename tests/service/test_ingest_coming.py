@@ -11,7 +11,9 @@ import pyarrow.csv
 import pytest
 from fastapi.testclient import TestClient
 
+from app.db.session import Database
 from app.errors import Invalid
+from app.services import datasets
 from app.services.ingest import Ahead, Ask, Coming, Known, Retold, Upload
 from app.services.ingest.reading import parse_here
 from app.services.ingest.streamed import read_streamed
@@ -101,6 +103,23 @@ def test_nothing_told_is_all_at_the_end(tmp_path: Path) -> None:
 
 
 LONG = [(f"s{place:03}", hour, (place * 7 + hour) % 97 / 4) for place in range(300) for hour in range(600)]
+
+
+def test_no_transaction_waits_for_a_part(tmp_path: Path, database: Database) -> None:
+    _, whole, letters = read(tmp_path, SERIES)
+    for _ in range(2):  # at first there is no dataset, then it has all of it
+        with database.read("default") as session:
+
+            def told() -> Iterator[str]:
+                for letter in letters:
+                    assert not session.in_transaction()
+                    yield letter
+                assert not session.in_transaction()
+
+            draft = datasets.draft(session, "d", Coming(tmp_path, told(), lambda: whole), "upsert")
+        with database.write("default") as session:
+            outcome = datasets.store(session, "d", whole, "upsert", draft=draft)
+    assert (outcome.inserted, outcome.unchanged) == (0, len(SERIES))
 
 
 def test_parts_come_from_a_body_that_arrives(tmp_path: Path) -> None:
