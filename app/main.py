@@ -90,7 +90,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.arrivals = Arrivals(
         app.state.database, app.state.versions, Contexts(settings.max_versions_loaded * MIB // 4)
     )
-    app.state.turns = Turns(app.state.database, app.state.versions, app.state.meant, contexts)
+    app.state.turns = Turns(app.state.database, app.state.versions, app.state.meant, contexts, app.state.arrivals.moves)
     install_problems(app)
     install_openapi(app, EXAMPLES)
     install_docs(app)

@@ -153,7 +153,7 @@ def _store(request: Request, dataset: str, query: UploadQuery, body: Spooled) ->
     ask = _ask(settings, dataset, query, body.media_type, body.encoding)
     limits = Limits(settings.max_series, settings.max_span)
 
-    def drafted(upload: Upload | Coming) -> Change:
+    def drafted(upload: Upload | Coming) -> Change | None:
         with opened.read(place) as session:
             return datasets.draft(session, dataset, upload, query.mode, limits)
 
@@ -174,16 +174,15 @@ def _store(request: Request, dataset: str, query: UploadQuery, body: Spooled) ->
 
         def make() -> tuple[int, dict[str, str], dict[str, Any]]:
             outcome = datasets.store(session, dataset, parsed, query.mode, draft=draft, limits=limits)
-            return _stored(session, dataset, outcome)
+            return _stored(outcome)
 
         return idempotent(request, session, body.digest, make)
 
 
-def _stored(session: ReadSession, name: str, outcome: Outcome) -> tuple[int, dict[str, str], dict[str, Any]]:
-    row = datasets.get(session, name)
+def _stored(outcome: Outcome) -> tuple[int, dict[str, str], dict[str, Any]]:
     counts = (outcome.inserted, outcome.updated, outcome.unchanged)
-    document = _out(row, outcome.revision, counts).model_dump(mode="json")
-    location = f"/v1/datasets/{name}/revisions/{outcome.revision.number}"
+    document = _out(outcome.dataset, outcome.revision, counts).model_dump(mode="json")
+    location = f"/v1/datasets/{outcome.dataset.name}/revisions/{outcome.revision.number}"
     return 201 if outcome.created else 200, {"Location": location}, document
 
 

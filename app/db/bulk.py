@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, any_, bindparam, func, select
+from sqlalchemy import ColumnElement, Text, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -20,6 +20,18 @@ def among(
         return column == any_(bindparam(None, list(values), type_=ARRAY(column.type)))
     each = func.json_each(orjson.dumps(values).decode()).table_valued("value")
     return column.in_(select(each.c.value))
+
+
+def listed(dialect: str, column: Any, name: str) -> ColumnElement[bool]:
+    """The same of the parameter `name`, which `packed` makes: for a statement that is built once."""
+    if dialect == "postgresql":
+        return column == any_(bindparam(name, type_=ARRAY(column.type)))
+    each = func.json_each(bindparam(name, type_=Text())).table_valued("value")
+    return column.in_(select(each.c.value))
+
+
+def packed(dialect: str, values: Sequence[int] | Sequence[str]) -> Any:
+    return list(values) if dialect == "postgresql" else orjson.dumps(values).decode()
 
 
 def insert(session: Session, table: str, columns: Mapping[str, str], rows: Iterable[tuple[Any, ...]]) -> None:

@@ -8,8 +8,9 @@ survives a power cut.
 import sqlite3
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -91,6 +92,10 @@ class Database:
         except sqlite3.Error:  # the transaction that follows says what is wrong
             return None
 
+    def writer(self) -> "Writer":
+        """For a thread that writes often."""
+        return Writer(self)
+
     def _configure_sqlite(self, connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None  # SQLAlchemy's begin event says BEGIN, not the driver
         waits = f"busy_timeout={self._patience * 1000:.0f}"
@@ -130,6 +135,76 @@ class Database:
                 self._look.close()
                 self._look = None
         self.engine.dispose()
+
+
+@dataclass
+class Written:
+    """A transaction under way. `stamp` is another one as soon as anybody but this writer has committed anything; None
+    where nothing tells. `alone` is called after the commit with the database's stamps before and after it, where
+    nothing else was committed between these two."""
+
+    session: Session
+    stamp: Stamp
+    alone: Callable[[Stamp, Stamp], None] | None = None
+
+
+class Writer:
+    """The write transactions of one thread. On SQLite they have a connection of their own, which is told of everybody's
+    commits but its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._line: Connection | None = None
+        self._lines = 0  # opened so far: each counts for itself
+        # Held from before a commit shows in the stamp until all is said about it.
+        self.ending = threading.Lock()
+
+    @contextmanager
+    def write(self, workspace: str) -> Generator[Written]:
+        """A transaction, committed when the block ends and rolled back when it raises."""
+        if not self._database.is_sqlite:
+            with self._database.write(workspace) as session:
+                yield Written(session, None)
+            return
+        if self._line is None:
+            self._line, self._lines = self._database.engine.connect(), self._lines + 1
+            self._line = self._line.execution_options(gatecast_write=True)
+        try:
+            with Session(self._line, info={"workspace": workspace}) as session:
+                session.connection()  # begins: from here on nobody else commits
+                number = _commits_of_others(self._line)
+                written = Written(session, f"{self._lines}/{number}")
+                yield written
+                session.flush()
+                self._commit(session, written, self._line, number)
+        except SQLAlchemyError:
+            self.close()  # in what state it is now, nobody knows
+            raise
+
+    def _commit(self, session: Session, written: Written, line: Connection, number: int) -> None:
+        if written.alone is None:
+            session.commit()
+            return
+        with self.ending:
+            before = self._database.stamp()
+            session.commit()
+            with suppress(sqlite3.Error):  # it is committed, whatever else cannot be told
+                after = self._database.stamp()
+                # Looked at last: whoever committed before the second stamp was read is counted here.
+                if None not in (before, after) and _commits_of_others(line) == number:
+                    written.alone(before, after)
+
+    def close(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+
+def _commits_of_others(line: Connection) -> int:
+    """Past SQLAlchemy, which would begin a transaction for the question."""
+    connection = line.connection.driver_connection
+    assert isinstance(connection, sqlite3.Connection)
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -35,6 +35,7 @@ SUFFIXES = {
     ".zip": "application/zip",
 }
 MAX_HEADER = 8192
+SMALL = 16_384  # bytes that are written where they came: a thread's turn takes longer
 PACKED = (".gz", ".gzip", ".zst", ".zstd")
 UNTOLD = ("", "application/octet-stream", "text/plain", "application/gzip", "application/x-gzip", "application/zstd")
 
@@ -99,7 +100,10 @@ async def _received(request: Request, path: Path, begin: Begin | None, stack: Ex
                 write(piece)
 
             async for piece in _pieces(request):
-                await run_in_threadpool(keep, piece)
+                if len(piece) <= SMALL:
+                    keep(piece)
+                else:
+                    await run_in_threadpool(keep, piece)
     except OSError as error:
         if error.errno in FULL:
             raise disk_full("the body could not be kept while it arrived, and nothing of it was stored") from error

@@ -6,22 +6,25 @@ is refused is tried again in halves until the one that is to blame is alone; tha
 request has a transaction of its own refuses it, or obeys its Idempotency-Key."""
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.db.session import AWAY, Database
+from app.db.session import AWAY, Database, Stamp, Written
 from app.db.tables import DatasetRow
 from app.errors import AppError
 from app.services import datasets, forecast_answers
-from app.services.contexts import Contexts
-from app.services.forecast_inputs import instants, known_columns
+from app.services.contexts import Contexts, Dataset, Move
+from app.services.forecast_inputs import instants
 from app.services.forecasts import Arrived, Chosen, Meant, Read, Shape, answer, look_up, read_last, take
-from app.services.opened import OpenVersions
+from app.services.growth import growth_of, keep
+from app.services.moves import Moves
+from app.services.opened import OpenVersions, Remembered
 from app.services.turns import about
 from models import known_of
 
@@ -69,7 +72,11 @@ class Arrivals:
     def __init__(self, database: Database, versions: OpenVersions, contexts: Contexts) -> None:
         """`contexts` are for the thread that writes alone."""
         self._database, self._versions, self._contexts = database, versions, contexts
-        self._writer = ThreadPoolExecutor(1, "arrivals")
+        self._writer = database.writer()
+        self.moves = Moves(self._writer.ending)
+        self._meant = Remembered[Meant](database)
+        self._untold = 0  # commits of this thread that what is kept here was not told of
+        self._thread = ThreadPoolExecutor(1, "arrivals")
         self._waiting: list[Arrival] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writing = False
@@ -87,7 +94,8 @@ class Arrivals:
         return arrival.future
 
     def close(self) -> None:
-        self._writer.shutdown()
+        self._thread.shutdown()
+        self._writer.close()
 
     # -------------------------------------------------------- inside
 
@@ -95,7 +103,7 @@ class Arrivals:
         count = fitting(self._waiting)
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         try:
-            writing = loop.run_in_executor(self._writer, self._stored, batch)
+            writing = loop.run_in_executor(self._thread, self._stored, batch)
         except RuntimeError:  # it has been closed: the other way says what it says to everybody then
             left, self._waiting = [*batch, *self._waiting], []
             _give(left, {})
@@ -147,47 +155,89 @@ class Arrivals:
 
     def _at_once(self, some: Sequence[Arrival]) -> dict[int, bytes]:
         """The same; raises `_Closed` where a version would have to be opened while nobody else can write."""
-        workspace, models = some[0].workspace, {arrival.model for arrival in some}
-        with self._kept_if_committed(workspace, some[0].dataset), self._database.write(workspace) as session:
-            chosen = {model: self._chosen(session, model) for model in models}
-            dataset = datasets.get(session, some[0].dataset)
-            if any(one.opened.any_frequency for one in chosen.values()) and known_columns(session, dataset.id):
+        workspace, name = some[0].workspace, some[0].dataset
+        with self._kept_if_committed(workspace, name), self._writer.write(workspace) as written:
+            session = written.session
+            chosen = {model: self._chosen(written, model) for model in {arrival.model for arrival in some}}
+            if written.stamp is None:  # a lock is for one dataset there: what is read of it after that stays so
+                session.execute(select(DatasetRow.id).where(DatasetRow.name == name).with_for_update())
+            dataset = self._contexts.dataset(session, name, self._stamp(written))
+            if dataset is not None and dataset.covariates:  # of which somebody may have to be told
                 some = [arrival for arrival in some if not chosen[arrival.model].opened.any_frequency]
                 if not some:
                     return {}
-            points = [point for arrival in some for point in arrival.points]
-            times, notes = instants([point.timestamp for point in points], datasets.calendar_of(dataset), "{}")
-            if notes:
-                raise ValueError("something is to be said to one of these alone")
-            rows = [(point.key, int(time), point.value) for point, time in zip(points, times, strict=True)]
-            revision = datasets.append_points(session, dataset, rows).revision.number
+            dataset = self._appended(written, dataset, some, chosen)
             alike: dict[tuple[str, Shape], list[Arrival]] = {}
             for arrival in some:
                 alike.setdefault((arrival.model, arrival.shape), []).append(arrival)
             found: dict[int, bytes] = {}
             for (model, _), group in alike.items():
                 keys = [key for arrival in group for key in arrival.keys]
-                found |= _answers(chosen[model], group, self._ends(session, dataset, revision, keys, chosen[model]))
+                found |= _answers(chosen[model], group, self._ends(session, dataset, keys, chosen[model]))
         return found
 
-    def _chosen(self, session: Session, model: str) -> Chosen:
-        meant = look_up(session, model)
+    def _appended(
+        self, written: Written, dataset: Dataset | None, some: Sequence[Arrival], chosen: Mapping[str, Chosen]
+    ) -> Dataset:
+        """The dataset after the points."""
+        session, name = written.session, some[0].dataset
+        calendar = datasets.calendar_of(datasets.get(session, name)) if dataset is None else dataset.calendar
+        points = [point for arrival in some for point in arrival.points]
+        times, notes = instants([point.timestamp for point in points], calendar, "{}")
+        if notes:
+            raise ValueError("something is to be said to one of these alone")
+        rows = [(point.key, time, point.value) for point, time in zip(points, times.tolist(), strict=True)]
+        if dataset is not None and not any(one.opened.design.columns for one in chosen.values()):
+            contexts = {model: one.on(calendar).context for model, one in chosen.items()}
+            wanted = [(point.key, contexts[arrival.model]) for arrival in some for point in arrival.points]
+            if (grown := self._grown(written, dataset, rows, wanted)) is not None:
+                return grown
+        datasets.append_points(session, datasets.get(session, name), rows)
+        self._untold += 1
+        after = self._contexts.dataset(session, name, self._stamp(written))
+        assert after is not None
+        return after
+
+    def _grown(
+        self, written: Written, dataset: Dataset, rows: list[tuple[str, int, float]], wanted: list[tuple[str, int]]
+    ) -> Dataset | None:
+        """The same, where the points go on where their series end and what is kept of these suffices; else None."""
+        session, stamp = written.session, self._stamp(written)
+        self._contexts.begin(len(wanted))
+        tails = self._contexts.tails(session, dataset, wanted)
+        if any(key not in tails for key, _ in wanted):
+            return None
+        growth = growth_of(session, dataset.head, self._contexts.ends(session, dataset, tails), rows)
+        if growth is None:
+            return None
+        revision = keep(session, dataset.head, growth)
+        move = Move(session.info["workspace"], dataset.name, dataset.state, growth, revision.id, stamp, stamp)
+        written.alone = lambda before, after: self.moves.add(replace(move, before=before, after=after))
+        return self._contexts.grow(dataset, move, tails)
+
+    def _chosen(self, written: Written, model: str) -> Chosen:
+        session = written.session
+        look: Callable[[], Meant] = lambda: look_up(session, model)  # noqa: E731
+        meant = self._meant.get(session.info["workspace"], model, look, self._stamp(written))
         opened = self._versions.here(meant.folder, meant.digest)
         if opened is None:
             raise _Closed(meant)
         return Chosen(**vars(meant), opened=opened)
 
-    def _ends(self, session: Session, dataset: DatasetRow, revision: int, keys: Sequence[str], chosen: Chosen) -> Read:
+    def _stamp(self, written: Written) -> Stamp:
+        """What moves with everybody's commits, but for those of this thread that `_contexts` has taken in."""
+        return None if written.stamp is None else f"{written.stamp}/{self._untold}"
+
+    def _ends(self, session: Session, dataset: Dataset, keys: Sequence[str], chosen: Chosen) -> Read:
         """What `read_last` reads, from what is kept and what has come since."""
-        known = None if chosen.opened.design.columns else self._contexts.dataset(session, dataset.name, None)
-        if known is not None and known.state.head == revision:
+        if not chosen.opened.design.columns:
             self._contexts.begin(len(keys))
-            context = chosen.on(known.calendar).context
-            tails = self._contexts.tails(session, known, [(key, context) for key in keys])
+            context = chosen.on(dataset.calendar).context
+            tails = self._contexts.tails(session, dataset, [(key, context) for key in keys])
             if all(key in tails for key in keys):
                 series = [tails[key].series for key in keys]
-                return Read(known.calendar, series, known_of(series), (), dataset.name, revision)
-        return read_last(session, dataset, revision, keys, chosen)
+                return Read(dataset.calendar, series, known_of(series), (), dataset.name, dataset.state.head)
+        return read_last(session, datasets.get(session, dataset.name), dataset.state.head, keys, chosen)
 
     @contextmanager
     def _kept_if_committed(self, workspace: str, dataset: str) -> Generator[None]:

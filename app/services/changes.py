@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from app.db.tables import ColumnRow, DatasetRow, RevisionRow, SeriesRow, StaticRow
@@ -19,6 +19,9 @@ from app.services.sheets import Laid, Limits, Mode, Sheet, lay, sheet_of
 from app.services.sums import Column, Sums, Total, total_of
 
 STATIC = "static"
+_NUMBERED = select(RevisionRow).where(
+    RevisionRow.dataset_id == bindparam("dataset"), RevisionRow.number == bindparam("number")
+)
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,7 @@ def head_of(session: Session, dataset: DatasetRow) -> RevisionRow | None:
     """The dataset's newest revision; None when it has none."""
     if not dataset.head:
         return None
-    newest = select(RevisionRow).where(RevisionRow.dataset_id == dataset.id, RevisionRow.number == dataset.head)
-    return session.scalars(newest).one()
+    return session.scalars(_NUMBERED, {"dataset": dataset.id, "number": dataset.head}).one()
 
 
 def live(revision: RevisionRow | None) -> list[str]:

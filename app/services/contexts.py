@@ -5,8 +5,8 @@ the dataset has, and one more brings what has come since to the series asked for
 the end of what is there. Whatever is not a plain continuation is read anew."""
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from typing import Any, NamedTuple
 
@@ -16,16 +16,18 @@ from sqlalchemy.orm import Session
 
 from app.db.session import Stamp
 from app.db.tables import ColumnRow, DatasetRow, RevisionRow, SegmentRow, SeriesRow
-from app.errors import NotFound
 from app.services.codecs import decode
-from app.services.segments import BATCH, TARGET, batched, extents
-from app.services.series import read_series, series_rows
+from app.services.growth import End, Growth, Head
+from app.services.segments import BATCH, TARGET, Extent, batched, extents
+from app.services.series import read_tails
+from app.services.sums import Total, micros
 from models import Calendar, Note, Series
 
 KEPT_DATASETS = 256
 MIB = 1024 * 1024
 AHEAD = 224  # series continued together with those that are asked for
 COLD = 16  # series read anew in one turn: the event loop may be what waits for them
+NEWS = 1000  # segments that are known without having been read, of a dataset
 ENTRY = 2500  # bytes of a series beside its values: objects, names, what is kept with it
 
 
@@ -41,27 +43,73 @@ class State(NamedTuple):
     points: int
 
 
+Row = tuple[int, bool, int, int, int, bytes]  # a segment: revision, base, start, length, codec, payload
+
+
 @dataclass
 class Dataset:
-    """A dataset as the last look found it."""
+    """A dataset as the last look found it, or as it has become by what this process has written since that look: of the
+    revisions from `since` on, `news` are all segments of the target, by key and oldest first."""
 
     name: str
     state: State
+    total: Total
+    live: list[str]
     calendar: Calendar
     covariates: bool  # whether it has, or ever had, any column beside the target
     stamp: Stamp
+    since: int
+    news: dict[str, list[Row]] = field(default_factory=dict[str, list[Row]])
+    told: int = 0  # how many they are
+
+    @property
+    def head(self) -> Head:
+        return Head(self.state.id, self.state.head, self.state.digest, self.total, self.live, self.calendar)
+
+    def is_still(self, found: "Dataset") -> bool:
+        mine, theirs = (self.state, self.calendar, self.covariates), (found.state, found.calendar, found.covariates)
+        return mine == theirs
+
+    def grown(self, move: "Move") -> "Dataset":
+        """What it is after that move, of which this was the state before. What others hold on to stays as it is."""
+        growth, before = move.growth, self.state
+        state = before._replace(
+            head=before.head + 1, revision=move.revision, digest=growth.digest, points=growth.total.points
+        )
+        after = replace(self, state=state, total=growth.total, stamp=move.after, told=self.told + len(growth.pieces))
+        if after.told > NEWS:  # what has not been brought up to here is read
+            return replace(after, since=state.head, news={}, told=0)
+        for piece in growth.pieces:
+            row = (state.head, piece.base, piece.start, piece.length, piece.codec, piece.payload)
+            self.news.setdefault(growth.keys[piece.owner], []).append(row)
+        return after
+
+
+@dataclass(frozen=True)
+class Move:
+    """A commit of which all is known: it made a dataset grow, and nothing else happened between two stamps."""
+
+    workspace: str
+    name: str
+    was: State
+    growth: Growth
+    revision: int  # the row's id
+    before: Stamp
+    after: Stamp
 
 
 @dataclass(slots=True)
 class Tail:
     """The end of a stored series at `revision`: `series` ends with its last value and holds the `asked` steps before
-    it, without those missing at their beginning. `kept` are forecasts made from it, with what is said about them."""
+    it, without those missing at their beginning. `kept` are forecasts made from it, with what is said about them;
+    `extent` is what is stored of the series, where that is known."""
 
     id: int
     series: Series
     asked: int
     revision: int
     kept: dict[Any, tuple[bytes, Sequence[Note]]] = field(default_factory=dict[Any, tuple[bytes, Sequence[Note]]])
+    extent: Extent | None = None
 
     @property
     def size(self) -> int:
@@ -97,7 +145,9 @@ class Contexts:
             return same
         known = self._datasets.get(key)
         found = _look_up(session, name, stamp)
-        if known is not None and (found is None or not _continues(known.state, found.state)):
+        if known is not None and found is not None and known.is_still(found):
+            known.stamp, found = stamp, known  # with what is known of its last revisions
+        elif known is not None and (found is None or not _continues(known.state, found.state)):
             self._forget(known.state.id)
         if found is None:
             self._datasets.pop(key, None)
@@ -123,7 +173,7 @@ class Contexts:
         found: list[Tail] = []
         for key in keys:
             tail = self._tails.get((number, key))
-            if tail is None or tail.revision != head or tail.asked < steps:
+            if tail is None or tail.asked < steps or not (tail.revision == head or self._told(dataset, tail)):
                 return None
             self._tails.move_to_end((number, key))
             found.append(tail)
@@ -137,7 +187,8 @@ class Contexts:
             steps[key] = max(count, steps.get(key, 0))
         head, number = dataset.state.head, dataset.state.id
         here = {key: tail for key in steps if (tail := self._tails.get((number, key))) is not None}
-        if stale := [tail for tail in here.values() if tail.revision != head]:
+        behind = [tail for tail in here.values() if tail.revision != head]
+        if stale := [tail for tail in behind if not self._told(dataset, tail)]:
             for tail in self._continued(session, number, [*stale, *self._others(number, head, stale)], head):
                 here.pop(tail.series.key, None)
                 self._drop((number, tail.series.key))
@@ -153,23 +204,61 @@ class Contexts:
         self._shrink(keep=len(here))
         return here
 
+    def move(self, move: Move) -> None:
+        """Take note of a commit: what was so before it is so after it."""
+        for key, known in self._datasets.items():
+            if known.stamp != move.before:
+                continue
+            if key != (move.workspace, move.name):
+                known.stamp = move.after
+            elif known.state == move.was:
+                self._datasets[key] = known.grown(move)
+
+    def grow(self, dataset: Dataset, move: Move, tails: Mapping[str, Tail]) -> Dataset:
+        """The dataset after a commit that is still to come, and the ends of all series that it names brought there."""
+        after = dataset.grown(move)
+        self._datasets[move.workspace, move.name] = after
+        for key, extent in move.growth.extents.items():
+            self._told(after, tails[key])
+            tails[key].extent = extent
+        return after
+
+    def ends(self, session: Session, dataset: Dataset, tails: Mapping[str, Tail]) -> dict[str, End]:
+        """What is stored of these series, which `tails` gave for the same dataset."""
+        if unknown := {tail.id: tail for tail in tails.values() if tail.extent is None}:
+            found = extents(session, list(unknown), dataset.state.head, [TARGET])
+            for (series_id, _), extent in found.items():
+                unknown[series_id].extent = extent
+        return {key: End(tail.id, tail.series.phase, tail.extent or Extent(0, 0, 0)) for key, tail in tails.items()}
+
     # -------------------------------------------------------- inside
 
+    def _told(self, dataset: Dataset, tail: Tail) -> bool:
+        """Bring a tail to the head by what this process knows of its own writing. False where that is not enough."""
+        if tail.revision < dataset.since:
+            return False
+        head = dataset.state.head
+        rows = [row for row in dataset.news.get(tail.series.key, ()) if tail.revision < row[0] <= head]
+        return self._brought(tail, rows, head)
+
+    def _brought(self, tail: Tail, rows: Sequence[Any], head: int) -> bool:
+        """Paint what has come over a tail, which is at the head then; False where it must be read anew."""
+        before = tail.size
+        if not painted(tail, rows):
+            return False
+        self._size += tail.size - before
+        tail.revision = head
+        if rows:
+            tail.extent = None
+        return True
+
     def _read(self, session: Session, dataset: Dataset, keys: Sequence[str], last: int) -> dict[str, Tail]:
-        ids = {row.key: row.id for row in series_rows(session, dataset.state.id, keys)}
-        row = session.get_one(DatasetRow, dataset.state.id)
-        head, there = dataset.state.head, [key for key in keys if key in ids]
-        try:
-            read = read_series(session, row, head, there, last, beside=())
-        except NotFound:  # some are no part of the dataset any more, though they have a row
-            filled = extents(session, [ids[key] for key in there], head, [TARGET])
-            parts = {number for (number, _), extent in filled.items() if extent.stop > extent.start}
-            read = read_series(session, row, head, [key for key in there if ids[key] in parts], last, beside=())
+        head = dataset.state.head
         found: dict[str, Tail] = {}
-        for series in read:
+        for series_id, series in read_tails(session, dataset.state.id, head, keys, last):
             # A copy of what is needed: the array read may be the end of a far longer one.
             held = Series(series.key, series.target.copy(), series.start, series.phase)
-            found[series.key] = Tail(ids[series.key], held, last, head)
+            found[series.key] = Tail(series_id, held, last, head)
         for key, tail in found.items():
             self._drop((dataset.state.id, key))
             self._tails[dataset.state.id, key] = tail
@@ -191,10 +280,9 @@ class Contexts:
             rows = session.execute(_newer(dataset_id, ids, since, head))
             for series_id, mine in groupby(rows, key=lambda row: row[0]):
                 tail = left[series_id]
-                before = tail.size
-                if painted(tail, [row[1:] for row in mine if row[1] is not None and row[1] > tail.revision]):
-                    self._size += tail.size - before
-                    tail.revision = head
+                some = list(mine)
+                fresh = [row[2:] for row in some if row[2] is not None and row[2] > tail.revision]
+                if some[0][1] == tail.series.key and self._brought(tail, fresh, head):
                     del left[series_id]
         return list(left.values())  # those that have no row any more among them
 
@@ -212,8 +300,8 @@ class Contexts:
 
 
 def _newer(dataset_id: int, series_ids: Sequence[int], since: int, head: int) -> Select[*tuple[Any, ...]]:
-    """What has come to each series after a revision: (id, revision, base, start, length, codec, payload), oldest first;
-    of one to which nothing has, the id alone, and of one that is gone nothing."""
+    """What has come to each series after a revision: (id, key, revision, base, start, length, codec, payload), oldest
+    first; of one to which nothing has, id and key alone, and of one that is gone nothing."""
     later = and_(
         SegmentRow.series_id == SeriesRow.id,
         SegmentRow.column == TARGET,
@@ -228,8 +316,8 @@ def _newer(dataset_id: int, series_ids: Sequence[int], since: int, head: int) ->
         SegmentRow.codec,
         SegmentRow.payload,
     )
-    wanted = select(SeriesRow.id, *columns).join(SegmentRow, later, isouter=True)
-    # An erased series' id may be that of another dataset's series by now.
+    wanted = select(SeriesRow.id, SeriesRow.key, *columns).join(SegmentRow, later, isouter=True)
+    # An erased series' id may be that of another series by now, of this dataset or another one.
     wanted = wanted.where(SeriesRow.id.in_(series_ids), SeriesRow.dataset_id == dataset_id)
     return wanted.order_by(SeriesRow.id, SegmentRow.revision, SegmentRow.id)
 
@@ -291,6 +379,9 @@ def _look_up(session: Session, name: str, stamp: Stamp) -> Dataset | None:
             RevisionRow.digest,
             RevisionRow.series,
             RevisionRow.points,
+            RevisionRow.start,
+            RevisionRow.end,
+            RevisionRow.columns,
             select(func.count()).where(ColumnRow.dataset_id == DatasetRow.id).scalar_subquery(),
         )
         .join(RevisionRow, and_(RevisionRow.dataset_id == DatasetRow.id, RevisionRow.number == DatasetRow.head))
@@ -298,6 +389,7 @@ def _look_up(session: Session, name: str, stamp: Stamp) -> Dataset | None:
     ).one_or_none()
     if row is None:
         return None
-    number, head, frequency, time_zone, revision, digest, series, points, covariates = row
+    number, head, frequency, time_zone, revision, digest, series, points, start, end, columns, covariates = row
     state = State(number, head, revision, digest, series, points)
-    return Dataset(name, state, Calendar.of(frequency or "D", time_zone), covariates > 0, stamp)
+    total, calendar = Total(series, points, micros(start), micros(end)), Calendar.of(frequency or "D", time_zone)
+    return Dataset(name, state, total, columns["live"], calendar, covariates > 0, stamp, since=head)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import AliasRow, ColumnRow, DatasetRow, ModelRow, RevisionRow, SeriesRow, VersionRow
 from app.errors import MAX_LISTED, Complaint, Conflict, Invalid, NotFound
+from app.services import growth
 from app.services.changes import Change, live
 from app.services.ingest.keys import key_problem
 from app.services.ingest.stamps import MAX_STEP
@@ -148,7 +149,9 @@ def known(session: Session, name: str, time_zone: str | None) -> Known:
     if time_zone is not None and time_zone != dataset.time_zone:
         detail = f"time_zone: dataset {name!r} has {dataset.time_zone}, got {time_zone}."
         raise Invalid(detail, errors=[Complaint("time-zone", detail, pointer="query/time_zone")])
-    phases = session.execute(select(SeriesRow.key, SeriesRow.phase).where(SeriesRow.dataset_id == dataset.id))
+    # Not by the classes: of ten thousand series it takes twice as long.
+    series = SeriesRow.__table__.c
+    phases = session.connection().execute(select(series.key, series.phase).where(series.dataset_id == dataset.id))
     columns = session.scalars(select(ColumnRow).where(ColumnRow.dataset_id == dataset.id))
     return Known(
         frequency=dataset.frequency,
@@ -193,8 +196,7 @@ def append_points(session: Session, dataset: DatasetRow, points: Sequence[tuple[
     _refuse(order[twice & differs], "conflicting-duplicate", "is there twice with different values", "value")
     codes, steps, values = codes[~twice], steps[~twice], values[~twice]
     offsets = np.searchsorted(codes, np.arange(len(keys) + 1))
-    columns = {"layout": "long", "id": "key", "time": "timestamp", "target": "value"}
-    upload = Upload(calendar, keys, phases, offsets, steps, values, {}, {}, columns, Audit())
+    upload = Upload(calendar, keys, phases, offsets, steps, values, {}, {}, growth.COLUMNS, Audit())
     return store(session, dataset.name, upload, "append")
 
 

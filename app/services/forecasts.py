@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from app.db.tables import DatasetRow, RevisionRow
+from app.db.tables import DatasetRow, ModelRow, RevisionRow, VersionRow
 from app.errors import Complaint, Conflict, Invalid, TooLarge
 from app.services import datasets
 from app.services.datasets import Span
@@ -31,7 +31,7 @@ from app.services.forecast_inputs import (
     series_of,
 )
 from app.services.opened import OpenVersions
-from app.services.registry import resolve
+from app.services.registry import resolved
 from models import Calendar, Forecast, Note, OpenArtifact, Series, known_of, phases_of
 
 STEP = "step"
@@ -107,9 +107,10 @@ class Read:
 
 def look_up(session: Session, reference: str) -> Meant:
     """The version a reference stands for at this moment. Raises NotFound."""
-    found = resolve(session, reference)
-    row = found.version
-    return Meant(found.model.name, row.number, found.alias, row.folder, row.digest, row.dataset_id)
+    # Not the rows: their configs and figures would be read for nothing, which takes as long as all else.
+    wanted = (ModelRow.name, VersionRow.number, VersionRow.folder, VersionRow.digest, VersionRow.dataset_id)
+    (name, number, folder, digest, dataset_id), alias = resolved(session, reference, *wanted)
+    return Meant(name, number, alias, folder, digest, dataset_id)
 
 
 def take(versions: OpenVersions, meant: Meant) -> Chosen:

@@ -95,6 +95,12 @@ class Remembered(Generic[Found]):
             self._found[workspace, name] = found
         return found
 
+    def move(self, before: Stamp, after: Stamp) -> None:
+        """What names stood for did not change between these two stamps."""
+        with self._lock:
+            if self._stamp == before:
+                self._stamp = after
+
     def known(self, workspace: str, name: str, stamp: Stamp) -> Found | None:
         """What was found for the name at this stamp, if it was looked up."""
         with self._lock:

@@ -20,6 +20,7 @@ from app.errors import AppError
 from app.services.contexts import Contexts, Dataset, Tail
 from app.services.forecast_inputs import instants
 from app.services.forecasts import Chosen, Meant, Shape, look_up
+from app.services.moves import Moves
 from app.services.opened import OpenVersions, Remembered
 from models import Calendar, Note, Series
 
@@ -82,14 +83,18 @@ class Reader:
     """Finds what questions need. To be used by one thread at a time."""
 
     def __init__(
-        self, database: Database, versions: OpenVersions, meant: Remembered[Meant], contexts: Contexts
+        self, database: Database, versions: OpenVersions, meant: Remembered[Meant], contexts: Contexts, moves: Moves
     ) -> None:
         self._database, self._versions, self._meant, self.contexts = database, versions, meant, contexts
+        self._moves = moves
+        self._stamp: Stamp = None  # the last one seen
 
     def read(self, questions: Sequence[Question]) -> tuple[list[Part], float]:
         """What is needed for those of the questions that are plain, and the seconds it took to get."""
         began = time.perf_counter()
         stamp = self._database.stamp()
+        if stamp != self._stamp:
+            self._follow(stamp)
         self.contexts.begin()
         parts: list[Part] = []
         if stamp is None:  # the database does not answer, and the other way says so
@@ -110,6 +115,13 @@ class Reader:
             except SQLAlchemyError:
                 continue  # the other way says what is wrong
         return parts, time.perf_counter() - began
+
+    def _follow(self, stamp: Stamp) -> None:
+        """Somebody has committed: what that was is known where it was this process' own writing of points."""
+        for move in self._moves.taken():
+            self._meant.move(move.before, move.after)
+            self.contexts.move(move)
+        self._stamp = stamp
 
     def _at_hand(self, question: Question, stamp: Stamp) -> Part | None:
         """The question with all that it needs, where nothing has been committed since that was read; without a look at

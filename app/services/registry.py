@@ -119,20 +119,26 @@ def find_model(session: Session, name: str) -> ModelRow:
 
 
 def resolve(session: Session, reference: str) -> Reference:
-    """What `name` (its champion), `name@alias` or `name/3` stands for now, in one query. Raises NotFound, which names
-    the model that answers on every server."""
+    """What `name` (its champion), `name@alias` or `name/3` stands for now. Raises as `resolved`."""
+    (model, version), alias = resolved(session, reference, ModelRow, VersionRow)
+    return Reference(model, version, alias)
+
+
+def resolved(session: Session, reference: str, *wanted: Any) -> tuple[Any, str | None]:
+    """What is wanted of a reference's model and version, rows or columns, and the alias that led there, in one query.
+    Raises NotFound, which names the model that answers on every server."""
     parts = _REFERENCE.fullmatch(reference)
     if parts is None:
         raise NotFound(f"There is no model {reference[:80]!r}: expected name, name@alias or name/number.")
     alias = None if parts["number"] else parts["alias"] or CHAMPION
-    query = select(ModelRow, VersionRow).join(VersionRow, VersionRow.model_id == ModelRow.id)
+    query = select(*wanted).join_from(ModelRow, VersionRow, VersionRow.model_id == ModelRow.id)
     if alias is None:
         query = query.where(VersionRow.number == int(parts["number"]))
     else:
         query = query.join(AliasRow, AliasRow.model_id == ModelRow.id)
         query = query.where(AliasRow.name == alias, AliasRow.version == VersionRow.number)
     if found := session.execute(query.where(ModelRow.name == parts["model"])).first():
-        return Reference(found[0], found[1], alias)
+        return found, alias
     model = _known(session, parts["model"])
     if alias is None:
         raise NotFound(f"Model {model.name!r} has no version {parts['number']}.")

@@ -8,12 +8,13 @@ are NaN. A series is part of its dataset where its target has a segment of any l
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, groupby, islice
-from typing import NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import CTE, ColumnElement, and_, func, select, text
+from sqlalchemy import CTE, ColumnElement, Select, and_, bindparam, func, select, text
 from sqlalchemy.orm import Session
 
 from app.db import bulk
@@ -244,27 +245,14 @@ def fetch(
     window: tuple[int, int] | None = None,
 ) -> Iterator[Segment]:
     """What the series are painted from at `revision`, by series, column and age; only segments that touch `window`."""
+    asked = session.connection()
     for ids in batched(series_ids, BATCH):
-        base = _bases(session, ids, revision, columns)
-        wanted = (
-            select(
-                SegmentRow.series_id,
-                SegmentRow.column,
-                SegmentRow.start_step,
-                SegmentRow.length,
-                SegmentRow.codec,
-                SegmentRow.payload,
-            )
-            .join(base, _since(base))
-            # The range adds nothing but an index for PostgreSQL, which without statistics would read the whole table.
-            .where(SegmentRow.revision <= revision, SegmentRow.series_id.between(min(ids), max(ids)))
-            .order_by(SegmentRow.series_id, SegmentRow.column, SegmentRow.revision, SegmentRow.id)
-        )
+        wanted = _fetching(asked.dialect.name, columns is not None, window is not None)
+        bound = _bound(asked.dialect.name, ids, revision, columns)
         if window is not None:
-            first, stop = window
-            wanted = wanted.where(SegmentRow.start_step < stop, SegmentRow.start_step + SegmentRow.length > first)
+            bound |= {"first": window[0], "stop": window[1]}
         # A few rows at a time: the payloads of a thousand series may be more than should be held at once.
-        for row in session.execute(wanted.execution_options(yield_per=512)):
+        for row in asked.execute(wanted, bound, execution_options={"yield_per": 512}):
             yield Segment(*row)
 
 
@@ -273,42 +261,65 @@ def extents(
 ) -> dict[tuple[int, str], Extent]:
     """What is stored of each (series, column) at `revision`; one that has no base is not there. Reads no payload."""
     found: dict[tuple[int, str], Extent] = {}
-    filled = SegmentRow.length > 0
+    asked = session.connection()
     for ids in batched(series_ids, 10 * BATCH):
-        base = _bases(session, ids, revision, columns)
-        rows = session.execute(
-            select(
-                SegmentRow.series_id,
-                SegmentRow.column,
-                func.count().filter(SegmentRow.revision > base.c.revision),
-                func.min(SegmentRow.start_step).filter(filled),
-                func.max(SegmentRow.start_step + SegmentRow.length).filter(filled),
-            )
-            .join(base, _since(base))
-            .where(SegmentRow.revision <= revision, SegmentRow.series_id.between(min(ids), max(ids)))
-            .group_by(SegmentRow.series_id, SegmentRow.column)
-        )
-        for series_id, column, count, start, stop in rows:
+        wanted = _reaching(asked.dialect.name, columns is not None)
+        for series_id, column, count, start, stop in asked.execute(
+            wanted, _bound(asked.dialect.name, ids, revision, columns)
+        ):
             found[series_id, column] = Extent(count, start or 0, stop or 0)
     return found
 
 
-def _bases(session: Session, series_ids: Sequence[int], revision: int, columns: Sequence[str] | None) -> CTE:
-    """The revision of the newest base of each (series, column) at `revision`."""
-    newest = select(SegmentRow.series_id, SegmentRow.column, func.max(SegmentRow.revision).label("revision")).where(
-        IS_BASE, SegmentRow.revision <= revision, bulk.among(session, SegmentRow.series_id, series_ids)
+# Of the table, not of the class, and built once: with a few series to read, making the statement took most of the time.
+_S = SegmentRow.__table__.c
+
+
+@lru_cache(maxsize=16)
+def _fetching(dialect: str, some: bool, within: bool) -> Select[*tuple[Any, ...]]:
+    """The statement of `fetch`: of `some` columns, `within` a window."""
+    base = _bases(dialect, some)
+    wanted = select(_S.series_id, _S.column, _S.start_step, _S.length, _S.codec, _S.payload).join(base, _since(base))
+    if within:
+        wanted = wanted.where(_S.start_step < bindparam("stop"), _S.start_step + _S.length > bindparam("first"))
+    return wanted.where(*_READ).order_by(_S.series_id, _S.column, _S.revision, _S.id)
+
+
+@lru_cache(maxsize=16)
+def _reaching(dialect: str, some: bool) -> Select[*tuple[Any, ...]]:
+    """The statement of `extents`: of `some` columns."""
+    base, filled = _bases(dialect, some), _S.length > 0
+    count = func.count().filter(_S.revision > base.c.revision)
+    reach = func.min(_S.start_step).filter(filled), func.max(_S.start_step + _S.length).filter(filled)
+    wanted = select(_S.series_id, _S.column, count, *reach).join(base, _since(base))
+    return wanted.where(*_READ).group_by(_S.series_id, _S.column)
+
+
+# The range adds nothing but an index for PostgreSQL, which without statistics would read the whole table.
+_READ = (_S.revision <= bindparam("revision"), _S.series_id.between(bindparam("low"), bindparam("high")))
+
+
+def _bases(dialect: str, some: bool) -> CTE:
+    """The revision of the newest base of each (series, column) at a revision."""
+    newest = select(_S.series_id, _S.column, func.max(_S.revision).label("revision")).where(
+        IS_BASE, _S.revision <= bindparam("revision"), bulk.listed(dialect, _S.series_id, "ids")
     )
-    if columns is not None:
-        newest = newest.where(SegmentRow.column.in_(columns))
-    return newest.group_by(SegmentRow.series_id, SegmentRow.column).cte("bases")
+    if some:
+        newest = newest.where(_S.column.in_(bindparam("columns", expanding=True)))
+    return newest.group_by(_S.series_id, _S.column).cte("bases")
 
 
 def _since(base: CTE) -> ColumnElement[bool]:
     return and_(
-        SegmentRow.series_id == base.c.series_id,
-        SegmentRow.column == base.c.column,
-        SegmentRow.revision >= base.c.revision,
+        _S.series_id == base.c.series_id,
+        _S.column == base.c.column,
+        _S.revision >= base.c.revision,
     )
+
+
+def _bound(dialect: str, ids: Sequence[int], revision: int, columns: Sequence[str] | None) -> dict[str, Any]:
+    bound = {"ids": bulk.packed(dialect, ids), "revision": revision, "low": min(ids), "high": max(ids)}
+    return bound if columns is None else bound | {"columns": list(columns)}
 
 
 def keep(session: Session, revision: int, pieces: Iterable[Piece], series_ids: Sequence[int]) -> None:

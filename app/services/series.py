@@ -68,6 +68,17 @@ def read_series(
     return [found[key] for key in keys]
 
 
+def read_tails(
+    session: Session, dataset_id: int, revision: int, keys: Sequence[str], last: int
+) -> Iterator[tuple[int, Series]]:
+    """Row and last steps of each of these series that the dataset has at a revision, without covariates."""
+    rows = list(series_rows(session, dataset_id, keys))
+    painted = painted_columns(session, [row.id for row in rows], revision, last, [TARGET])
+    for row in rows:
+        if row.id in painted:
+            yield row.id, _series(row, painted[row.id], {}, {}, last)
+
+
 def read_columns(session: Session, dataset: DatasetRow, revision: int | None = None) -> list[Column]:
     """The covariate columns that `read_series` gives. Raises Invalid for a revision that does not exist."""
     columns = columns_at(session, revision_of(session, dataset, revision)).values()

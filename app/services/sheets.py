@@ -5,7 +5,7 @@ A row says all of its columns: a null in it overwrites, a row that is not there 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from app.services.segments import TARGET, Extent, Painted, Span
 
 Mode = Literal["replace", "append", "upsert"]
 Bools = NDArray[np.bool_]
+Number = TypeVar("Number", int, Ints)
 
 STEPS = 4_000_000  # laid at a time, over as many series as that is: 32 MB a column
 
@@ -289,8 +290,7 @@ def _thinned(session: Session, sheet: Sheet, laid: Laid, spans: Sequence[Span]) 
     """The spans, where those of a series that would have too many are replaced by a fresh base."""
     head = sheet.stored(laid.column)
     owners = np.array([span.owner for span in spans], np.int64)
-    # Series that grow together must not all get their base in one upload.
-    most = segments.MOST - sheet.ids % (segments.MOST // 2)
+    most = most_segments(sheet.ids)
     many = (head.segments >= 0) & (head.segments + np.bincount(owners, minlength=len(sheet.ids)) > most)
     if not many[owners].any():
         yield from spans
@@ -302,6 +302,11 @@ def _thinned(session: Session, sheet: Sheet, laid: Laid, spans: Sequence[Span]) 
         changed = laid.changed[rows]
         whole = overlay(painted, sheet.upload.steps[rows][changed], laid.sent[rows][changed])
         yield from segments.fresh_base(crowded[series_id], laid.column, whole)
+
+
+def most_segments(series_id: Number) -> Number:
+    """How many segments a series may have since its base. Those that grow together must not all get theirs at once."""
+    return segments.MOST - series_id % (segments.MOST // 2)
 
 
 def painted_whole(

@@ -15,6 +15,7 @@ import orjson
 
 from app.db.tables import RevisionRow
 from app.errors import MAX_LISTED, Complaint, Conflict
+from app.services.codecs import Floats, Ints
 from app.services.sheets import Bools, Laid, Mode, Sheet
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -123,12 +124,25 @@ class Sums:
         )
 
     def digest(self, parent: str, facts: Mapping[str, object]) -> str:
-        """SHA-256 over the parent's digest, the facts beside values, and the changed cells of each column by series and
-        step."""
-        digest = hashlib.sha256(parent.encode() + b"\n" + orjson.dumps(facts))
-        for column, cells in sorted(self.cells.items()):
-            digest.update(struct.pack("<I", len(column.encode())) + column.encode() + cells.digest())
-        return f"sha256:{digest.hexdigest()}"
+        """The digest of the revision; see `chained`."""
+        return chained(parent, facts, self.cells)
+
+
+def chained(parent: str, facts: Mapping[str, object], columns: Mapping[str, Any]) -> str:
+    """SHA-256 over the parent's digest, the facts beside values, and the changed cells of each column by series and
+    step, hashed by `hash_cells`."""
+    digest = hashlib.sha256(parent.encode() + b"\n" + orjson.dumps(facts))
+    for column, cells in sorted(columns.items()):
+        digest.update(struct.pack("<I", len(column.encode())) + column.encode() + cells.digest())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def hash_cells(digest: Any, key: str, steps: Ints, values: Floats) -> None:
+    """Put what cells of one series become into the hash of their column, by step: one zero and one NaN among them."""
+    name = key.encode()
+    digest.update(struct.pack("<II", len(name), len(steps)) + name)
+    digest.update(np.ascontiguousarray(steps, "<i8"))
+    digest.update(np.ascontiguousarray(values, "<f8"))
 
 
 def total_of(head: RevisionRow | None) -> Total:
@@ -216,7 +230,4 @@ def _hash(digest: Any, sheet: Sheet, one: Laid) -> None:
             mine = np.concatenate((mine, left))
             order = np.argsort(mine)
             mine, values = mine[order], np.append(values, np.full(len(left), np.nan))[order]
-        key = keys[owner].encode()
-        digest.update(struct.pack("<II", len(key), len(mine)) + key)
-        digest.update(np.ascontiguousarray(mine, "<i8"))
-        digest.update(np.ascontiguousarray(values, "<f8"))
+        hash_cells(digest, keys[owner], mine, values)

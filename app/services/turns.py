@@ -17,6 +17,7 @@ from app.services import forecast_answers
 from app.services.contexts import Contexts
 from app.services.forecast_answers import STAMPED
 from app.services.forecasts import Meant, Read, answer
+from app.services.moves import Moves
 from app.services.opened import OpenVersions, Remembered
 from app.services.questions import Part, Question, Reader, Reply
 from models import Note
@@ -30,9 +31,9 @@ class Turns:
     """Gathers the questions of a turn. One for each process; `ask` belongs to the event loop."""
 
     def __init__(
-        self, database: Database, versions: OpenVersions, meant: Remembered[Meant], contexts: Contexts
+        self, database: Database, versions: OpenVersions, meant: Remembered[Meant], contexts: Contexts, moves: Moves
     ) -> None:
-        self._reader, self.contexts = Reader(database, versions, meant, contexts), contexts
+        self._reader, self.contexts = Reader(database, versions, meant, contexts, moves), contexts
         self._waiting: list[Question] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._cost: dict[str, float] = {}  # seconds a window, by version

@@ -15,6 +15,7 @@ from app.services.ingest.text import scan
 from app.services.ingest.upload import Ask
 
 BLOCK_BYTES = 16 << 20
+THREADED = 1 << 16  # bytes
 PEEK = 100
 CHUNK = 20_000
 DENSE_CELLS = 10_000_000
@@ -109,15 +110,15 @@ def _arrow_kind(seen: set[type]) -> Any | None:
 
 def _read_fast(path: Path, start: int, schema: Any) -> Any | None:
     """The table by Arrow's reader, or None when the file has something in it that the slow reader has to judge."""
-    options = json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+    size = path.stat().st_size
+    # The reader makes room for a whole block; and a short file is read before a thread has begun.
+    options = json.ReadOptions(block_size=min(BLOCK_BYTES, size + 1), use_threads=size > THREADED)
     for each in (schema, _floats(schema)):
-        options = json.ParseOptions(explicit_schema=each, unexpected_field_behavior="error")
+        rules = json.ParseOptions(explicit_schema=each, unexpected_field_behavior="error")
         try:
             with pa.OSFile(str(path)) as file:
                 file.seek(start)
-                return json.read_json(
-                    file, read_options=json.ReadOptions(block_size=BLOCK_BYTES), parse_options=options
-                )
+                return json.read_json(file, read_options=options, parse_options=rules)
         except (pa.ArrowException, OSError):
             continue
     return None
