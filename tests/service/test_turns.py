@@ -1,7 +1,7 @@
 """Plain forecasts: answered together, from what is kept in memory, and always what the long way would say."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -23,7 +23,7 @@ from app.services.contexts import COLD, ENTRY, Contexts
 from app.services.forecasts import Arrived, Shape
 from app.services.questions import Question, Reply, calendar_of, located
 from app.services.series import erase
-from app.services.turns import STALL_S, WINDOW_S
+from app.services.turns import PASSES, STALL_S, WINDOW_S
 
 URL = "/v1/forecasts"
 LONG_WAY = {"accept": "application/json, */*"}  # nothing is plain about that
@@ -314,6 +314,33 @@ def test_a_plain_body_has_the_same_limit(settings: Settings) -> None:
         assert [answer.status_code for answer in answers] == [413, 413]
         assert answers[0].json()["detail"] == answers[1].json()["detail"]
         assert client.post(URL, json=ask("a")).status_code == 200
+
+
+def test_a_turn_waits_for_those_who_come_meanwhile_and_not_for_ever(app: FastAPI, client: TestClient) -> None:
+    client.post(URL, json=ask("a")).raise_for_status()
+    turns, sizes = app.state.turns, list[int]()
+    read = turns._reader.read
+
+    def counted(questions: Sequence[Question]) -> Any:
+        sizes.append(len(questions))
+        return read(questions)
+
+    async def one_a_pass(count: int) -> list[Reply | None]:
+        asked: list[asyncio.Future[Reply | None]] = []
+        for _ in range(count):
+            question = question_of(orjson.dumps(ask("a")), "r", 10_000)
+            assert question is not None
+            asked.append(turns.ask(question))
+            await asyncio.sleep(0)
+        return list(await asyncio.gather(*asked))
+
+    turns._reader.read = counted
+    for count in (1, 2, 10):
+        assert None not in asyncio.run(one_a_pass(count))
+    assert sizes[:2] == [1, 2]
+    assert sum(sizes[2:]) == 10
+    assert max(sizes[2:]) <= 1 + PASSES
+    assert len(sizes[2:]) < 10
 
 
 def test_one_turn_reads_few_series_anew(app: FastAPI, client: TestClient, stored: Callable[..., int]) -> None:
