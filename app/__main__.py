@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (demo, forecast, jobs, models, parcels, schedules, train, tune, upload)  # importing them registers them
 DRAIN_S = 8  # for requests under way when the server is told to stop
+YOUNG = 20_000  # objects, after which the collector looks for cycles among them: by itself it does every few requests
 USAGE = 2
 
 Data = Annotated[
@@ -132,6 +133,7 @@ def _run(app: "FastAPI", listening: socket.socket, beside: Supervised | None, an
             # What is here now stays: the collector need not walk through it while requests wait.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(YOUNG)
             _announce(settings, listening, announce)
 
         def handle_exit(self, sig: int, frame: Any) -> None:
