@@ -44,9 +44,13 @@ class Judged(NamedTuple):
         missed, count = (error * self.counts[..., None]).sum(-2), self.counts.sum(-1, keepdim=True)
         usual = missed.mean(-1, keepdim=True)
         mean = (missed + 2.0 * usual / count.clamp_min(1.0)) / (count + 2.0)
-        doubt = (mean.clamp_min(NOTHING) if least is None else torch.maximum(mean, least)).log()
-        trends = torch.tensor([share > 0 for share in SHARES], dtype=doubt.dtype, device=doubt.device)
-        return doubt + trends * WARY / (count + 1.0) ** 2
+        return trusted(mean.clamp_min(NOTHING) if least is None else torch.maximum(mean, least), count)
+
+
+def trusted(mean: Tensor, count: Tensor) -> Tensor:
+    """The logarithm of each filter's `mean` error (…, filter) of `count` (…, 1): a trend is trusted less."""
+    trends = torch.tensor([share > 0 for share in SHARES], dtype=mean.dtype, device=mean.device)
+    return mean.log() + trends * WARY / (count + 1.0) ** 2
 
 
 class Smoothing(nn.Module):
@@ -69,6 +73,8 @@ class Smoothing(nn.Module):
         tables: dict[str, Tensor] = {name: getattr(self, name) for name in self.names}
         known = {name: fitting(table, context) for name, table in tables.items()}
         ahead, found = smooth(context[:, None], mask[:, None], known)
+        if not len(tables["places"]):  # too short a window: ONNX Runtime cannot sum over nothing
+            return ahead[:, 0], trusted(torch.full_like(ahead[:, 0, 0], NOTHING), torch.zeros_like(mask[:, :1]))
         return ahead[:, 0], found.doubt((found.truth - found.guess).abs())[:, 0]
 
 
