@@ -1,6 +1,8 @@
 """Which values that the pre-trained base looks up make which plain forecast, and what of them must be known: small
 matrices, each of which stands for a dozen operations of the graph. Numpy only."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,11 +23,10 @@ def shares(wanted: Array) -> Array:
     return (wanted != 0) / np.abs(wanted).astype(bool).sum(axis=1, keepdims=True)
 
 
-def row(size: int, **at: float) -> Array:
-    """Zeros, but for `_PLACE=value`."""
+def row(size: int, at: Mapping[int, float]) -> Array:
+    """Zeros, but for the values `at` some places."""
     found = np.zeros(size)
-    for name, value in at.items():
-        found[int(name[1:])] = value
+    found[list(at)] = list(at.values())
     return found
 
 
@@ -39,9 +40,10 @@ def by_kind(weight: float) -> Array:
 
 
 # A step and those the longer season, each drift, and each drift and the longer season before it (`drifts`).
+STEPS = 2 + 2 * DRIFTS
 APART = np.stack(
-    [row(2 + 2 * DRIFTS, _0=1, **{f"_{1 + ago}": -1}) for ago in range(1 + DRIFTS)]
-    + [row(2 + 2 * DRIFTS, _0=1, _1=-1, **{f"_{2 + ago}": -1, f"_{2 + DRIFTS + ago}": 1}) for ago in range(DRIFTS)]
+    [row(STEPS, {0: 1, 1 + ago: -1}) for ago in range(1 + DRIFTS)]
+    + [row(STEPS, {0: 1, 1: -1, 2 + ago: -1, 2 + DRIFTS + ago: 1}) for ago in range(DRIFTS)]
 )
 METS = shares(APART)
 
@@ -66,7 +68,7 @@ for _forecast, _part, _kind in ((0, 0, 0), (1, 3, 0), (2, 0, 1), (3, 3, 1), (4, 
     PLAIN[_forecast, [_part + _kind, 6 + _kind]] = 1.0
 PLAIN[7, 5] = 1.0
 # By how much the last season and a quarter of it lay above the longer season, and above the main one.
-MOVES = np.stack([row(4), row(4), row(4), row(4), row(4, _0=1), row(4, _1=1), row(4, _3=1), row(4)])
+MOVES = np.stack([row(4, at) for at in ({}, {}, {}, {}, {0: 1}, {1: 1}, {3: 1}, {})])
 
 # What each plain forecast is doubted by, of how far values and their changes drift, and what a longer season spares it.
 _looked = [place - BASES + LOOKED for place in range(BASES)]
