@@ -43,6 +43,7 @@ class Lines(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._turn: list[str] = []
+        self._due: asyncio.AbstractEventLoop | None = None  # the loop that is to write them
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -59,7 +60,8 @@ class Lines(logging.StreamHandler[TextIO]):
             self._turn.append(line)
             if at_once or (loop := _loop()) is None:
                 self.flush()
-            elif len(self._turn) == 1:
+            elif loop is not self._due:  # one that has ended since writes nothing
+                self._due = loop
                 loop.call_soon(self.flush)
         finally:
             self.release()
@@ -68,7 +70,7 @@ class Lines(logging.StreamHandler[TextIO]):
         """Write what has come so far."""
         self.acquire()
         try:
-            lines, self._turn = self._turn, []
+            lines, self._turn, self._due = self._turn, [], None
             if lines:
                 self.stream.write("".join(lines))
             super().flush()

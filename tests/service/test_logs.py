@@ -86,6 +86,23 @@ def test_what_is_left_is_written_when_the_process_ends(written: Written) -> None
     assert written.getvalue().count("last") == 1
 
 
+def test_a_loop_that_ended_early_holds_up_no_other(written: Written) -> None:
+    async def turn(text: str) -> None:
+        log.info(text)
+
+    ended = asyncio.new_event_loop()
+    task = ended.create_task(turn("first"))
+    ended.call_soon(ended.stop)
+    ended.run_forever()
+    ended.close()
+    assert task.done()
+    asyncio.run(turn("second"))
+    assert [text in line for text, line in zip(("first", "second"), written.getvalue().splitlines(), strict=True)] == [
+        True,
+        True,
+    ]
+
+
 def test_a_request_line_is_the_same_with_and_without_a_record(written: Written) -> None:
     logs.tell(log, logging.INFO, "200 GET /a\nb", {"client": "::1", "ms": 1.5})
     logs.tell(log, logging.DEBUG, "unseen", {})
