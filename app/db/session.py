@@ -9,12 +9,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, or_
+from sqlalchemy import Connection, Engine, Executable, create_engine, event, or_
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
@@ -139,8 +139,8 @@ class Database:
 
 @dataclass
 class Written:
-    """A transaction under way. `stamp` is another one as soon as anybody but this writer has committed anything; None
-    where nothing tells. `alone` is called after the commit with the database's stamps before and after it, where
+    """A transaction under way. `stamp` is another one as soon as anybody but this writer has committed anything.
+    `alone` is called after the commit with the database's stamps before and after it, where
     nothing else was committed between these two."""
 
     session: Session
@@ -149,31 +149,34 @@ class Written:
 
 
 class Writer:
-    """The write transactions of one thread. On SQLite they have a connection of their own, which is told of everybody's
-    commits but its own."""
+    """The write transactions of one thread, which is told of everybody's commits but its own: on SQLite by a connection
+    that it keeps, on PostgreSQL by the numbers of transactions."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._line: Connection | None = None
-        self._lines = 0  # opened so far: each counts for itself
+        # SQLite: connections so far, for each counts for itself; PostgreSQL: how often others may have written.
+        self._counted = 0
+        self._last: int | None = None  # PostgreSQL: this writer's last transaction, if nobody else's was under way
         # Held from before a commit shows in the stamp until all is said about it.
         self.ending = threading.Lock()
 
+    def write(self, workspace: str, lock: Executable) -> AbstractContextManager[Written]:
+        """A transaction, committed when the block ends and rolled back when it raises. PostgreSQL is told `lock` first:
+        what the block is about has to stay as it is from the moment on for which `stamp` stands. SQLite's one lock is
+        for everything."""
+        return self._on_sqlite(workspace) if self._database.is_sqlite else self._on_postgres(workspace, lock)
+
     @contextmanager
-    def write(self, workspace: str) -> Generator[Written]:
-        """A transaction, committed when the block ends and rolled back when it raises."""
-        if not self._database.is_sqlite:
-            with self._database.write(workspace) as session:
-                yield Written(session, None)
-            return
+    def _on_sqlite(self, workspace: str) -> Generator[Written]:
         if self._line is None:
-            self._line, self._lines = self._database.engine.connect(), self._lines + 1
+            self._line, self._counted = self._database.engine.connect(), self._counted + 1
             self._line = self._line.execution_options(gatecast_write=True)
         try:
             with Session(self._line, info={"workspace": workspace}) as session:
                 session.connection()  # begins: from here on nobody else commits
                 number = _commits_of_others(self._line)
-                written = Written(session, f"{self._lines}/{number}")
+                written = Written(session, f"{self._counted}/{number}")
                 yield written
                 session.flush()
                 self._commit(session, written, self._line, number)
@@ -194,10 +197,38 @@ class Writer:
                 if None not in (before, after) and _commits_of_others(line) == number:
                     written.alone(before, after)
 
+    @contextmanager
+    def _on_postgres(self, workspace: str, lock: Executable) -> Generator[Written]:
+        with self._database.write(workspace) as session:
+            session.execute(lock)
+            number, snapshot = session.connection().exec_driver_sql(_NUMBER).one()
+            newest = snapshot == _seen_by(number)  # all before it have ended, and none after it
+            if not newest or self._last != number - 1:
+                self._counted += 1
+            self._last = number if newest else None
+            written = Written(session, str(self._counted))
+            yield written
+            if written.alone is None or not newest:
+                return
+            session.flush()
+            with self.ending:
+                session.commit()
+                written.alone(snapshot, _seen_by(number + 1))
+
     def close(self) -> None:
         if self._line is not None:
             self._line.close()
             self._line = None
+
+
+# A transaction's number, given with its first lock, and what it sees, itself left out (PostgreSQL 13, functions).
+_NUMBER = "select pg_current_xact_id()::text::bigint, pg_current_snapshot()::text"
+
+
+def _seen_by(number: int) -> str:
+    """The snapshot in which every transaction before this one has ended, and nobody knows of it or of a later one: the
+    stamp until it commits, for whoever else looks. The next one's is the stamp from then on."""
+    return f"{number}:{number}:"
 
 
 def _commits_of_others(line: Connection) -> int:

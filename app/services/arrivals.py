@@ -156,11 +156,10 @@ class Arrivals:
     def _at_once(self, some: Sequence[Arrival]) -> dict[int, bytes]:
         """The same; raises `_Closed` where a version would have to be opened while nobody else can write."""
         workspace, name = some[0].workspace, some[0].dataset
-        with self._kept_if_committed(workspace, name), self._writer.write(workspace) as written:
+        lock = select(DatasetRow.id).where(DatasetRow.name == name).with_for_update()
+        with self._kept_if_committed(workspace, name), self._writer.write(workspace, lock) as written:
             session = written.session
             chosen = {model: self._chosen(written, model) for model in {arrival.model for arrival in some}}
-            if written.stamp is None:  # a lock is for one dataset there: what is read of it after that stays so
-                session.execute(select(DatasetRow.id).where(DatasetRow.name == name).with_for_update())
             dataset = self._contexts.dataset(session, name, self._stamp(written))
             if dataset is not None and dataset.covariates:  # of which somebody may have to be told
                 some = [arrival for arrival in some if not chosen[arrival.model].opened.any_frequency]
@@ -226,7 +225,7 @@ class Arrivals:
 
     def _stamp(self, written: Written) -> Stamp:
         """What moves with everybody's commits, but for those of this thread that `_contexts` has taken in."""
-        return None if written.stamp is None else f"{written.stamp}/{self._untold}"
+        return f"{written.stamp}/{self._untold}"
 
     def _ends(self, session: Session, dataset: Dataset, keys: Sequence[str], chosen: Chosen) -> Read:
         """What `read_last` reads, from what is kept and what has come since."""
