@@ -176,7 +176,9 @@ def _store(request: Request, dataset: str, query: UploadQuery, body: Spooled) ->
             outcome = datasets.store(session, dataset, parsed, query.mode, draft=draft, limits=limits)
             return _stored(outcome)
 
-        return idempotent(request, session, body.digest, make)
+        answer = idempotent(request, session, body.digest, make)
+    opened.refresh_statistics()
+    return answer
 
 
 def _stored(outcome: Outcome) -> tuple[int, dict[str, str], dict[str, Any]]:

@@ -92,6 +92,14 @@ class Database:
         except sqlite3.Error:  # the transaction that follows says what is wrong
             return None
 
+    def refresh_statistics(self) -> None:
+        """After an upload: let PostgreSQL plan by what is there now. Nothing that is done here can fail."""
+        if not self.is_sqlite:
+            from app.db import postgres
+
+            with suppress(SQLAlchemyError):
+                postgres.refresh_statistics(self.engine)
+
     def writer(self) -> "Writer":
         """For a thread that writes often."""
         return Writer(self)

@@ -368,3 +368,13 @@ def test_revisions_and_audits_that_are_not_there(client: TestClient) -> None:
     for path in ("revisions/2", "revisions/2/audit"):
         assert client.get(f"/v1/datasets/d/{path}").status_code == 404
     assert client.get("/v1/datasets/d/revisions/0").status_code == 422
+
+
+def test_a_large_upload_is_planned_for_at_once(client: TestClient, database: Database) -> None:
+    if database.is_sqlite:
+        pytest.skip("SQLite plans without statistics")
+    rows = "".join(f"series {place},2026-01-0{day},{place}\n" for place in range(8000) for day in (1, 2))
+    stored(client, "key,timestamp,value\n" + rows)
+    with database.read("default") as session:
+        told = session.connection().exec_driver_sql("select reltuples from pg_class where relname = 'segments'")
+        assert told.scalar() == 8000
