@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -100,15 +101,25 @@ def _sentences(problem: dict[str, Any]) -> list[str]:
         where += [f"column {complaint['column']}"] if "column" in complaint else []
         where += [complaint["pointer"]] if complaint.get("pointer") else []
         value = f" ({complaint['value_preview']})" if "value_preview" in complaint else ""
-        hint = f" {complaint['hint']}" if "hint" in complaint else ""
+        hint = str(complaint.get("hint", "")).rstrip(".")
+        hint = f"; {hint[0].lower()}{hint[1:]}" if hint else ""
         message = str(complaint["message"]).rstrip(".")
-        said.append(f"{', '.join(where)}: {message}{value}.{hint}" if where else f"{message}{value}.{hint}")
+        if where or message not in said[0]:  # the only complaint about the whole of a file is the detail
+            said.append(f"{', '.join(where)}{': ' if where else ''}{message}{value}{hint}.")
     if (more := problem.get("error_count", 0) - len(complaints[:SHOWN])) > 0:
         said.append(f"… and {more} more.")
     code = str(problem["type"]).rpartition("#")[2]
     if not complaints and code in CODES:
         said.append(CODES[code].next_step)
-    return said
+    return [_as_options(text) for text in said]
+
+
+def _as_options(text: str) -> str:
+    """A hint of the API's as one of the command line's: `pass time_column=` as `pass --time-column`."""
+    return _PARAMETER.sub(lambda found: f"{found[1]} --{found[2].replace('_', '-')}{' ' if found[3] else ''}", text)
+
+
+_PARAMETER = re.compile(r"\b(pass|send|with|or) ([a-z]+(?:_[a-z]+)*?)(?:_columns)?=(?=(\w)?)")
 
 
 def pages(http: httpx.Client, path: str, noun: str, most: int, **query: Any) -> list[dict[str, Any]]:

@@ -28,6 +28,8 @@ MEDIA = {
 INTERVAL = [0.1, 0.5, 0.9]  # the middle and the ends of the 80 % interval
 HISTORY = 5  # times the horizon: how much of the past a plot shows
 SHOWN = 3  # series printed of an answer that has many
+# How a file is read, as in an upload.
+READING = ("frequency", "time_zone", "layout", "id_column", "time_column", "target_column")
 FIRST_LOOK = 12  # steps ahead for a file, unless said otherwise
 
 
@@ -122,26 +124,33 @@ def _media(output: Path | None) -> str:
     return media
 
 
-def put(http: httpx.Client, file: Path, dataset: str | None, frequency: str | None) -> str:
-    """Upload a file that is to be forecast, into a dataset of its name unless one is named; gives that name. What is
-    there already is left as it is: a file that contradicts it is refused."""
+def put(http: httpx.Client, file: Path, dataset: str | None, reading: dict[str, Any]) -> str:
+    """Upload a file that is to be forecast, into a dataset of its name unless one is named; gives that name. `reading`
+    says how it is to be read. What is there already is left as it is: a file that contradicts it is refused."""
     name = dataset or re.sub(r"[^A-Za-z0-9_-]+", "-", file.name.partition(".")[0]).strip("-_")[:63] or "series"
-    revision = upload.send(http, file, name, {"frequency": frequency})
+    revision = upload.send(http, file, name, reading)
     told = f"{revision['series']:,} series, {revision['points']:,} points, frequency {revision['frequency']}"
     err.print(f"[dim]Dataset {name}, revision {revision['revision']}: {told}[/]", highlight=False, soft_wrap=True)
     return name
+
+
+File = Annotated[
+    Path | None,
+    typer.Argument(
+        exists=True, dir_okay=False, readable=True, help="A file of series, uploaded first; see `gatecast upload`."
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", dir_okay=False, help="Write a file: .csv .parquet .arrow .ndjson .json."),
+]
 
 
 @root.command(rich_help_panel=CLIENT)
 def forecast(
     *,
     ctx: typer.Context,
-    file: Annotated[
-        Path | None,
-        typer.Argument(
-            exists=True, dir_okay=False, readable=True, help="A file of series, uploaded first; see `gatecast upload`."
-        ),
-    ] = None,
+    file: File = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="name (its champion), name@alias or name/3. [base, untrained]")
     ] = None,
@@ -158,12 +167,14 @@ def forecast(
         list[float] | None, typer.Option("--quantile", "-q", help="A level; may be repeated; else 0.1, 0.5, 0.9.")
     ] = None,
     revision: Annotated[int | None, typer.Option(help="Forecast from this revision of the data.")] = None,
-    frequency: Annotated[str | None, typer.Option(help="Of a FILE, such as h, D, W-FRI, MS; else worked out.")] = None,
+    frequency: upload.Frequency = None,
+    time_zone: upload.TimeZone = None,
+    layout: upload.Layout = None,
+    id_column: upload.IdColumn = None,
+    time_column: upload.TimeColumn = None,
+    target_column: upload.TargetColumn = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: key, timestamp, mean, quantiles.")] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", dir_okay=False, help="Write a file: .csv .parquet .arrow .ndjson .json."),
-    ] = None,
+    output: Output = None,
     plot: Annotated[bool, typer.Option(help="Draw it under the table.")] = True,
     job: Annotated[bool, typer.Option("--job", help="In a job, for any number of series; needs --output.")] = False,
     url: Url = DEFAULT_URL,
@@ -179,15 +190,16 @@ def forecast(
     wanted = {"model": model, "series": series, "revision": revision}
     body: dict[str, Any] = {name: value for name, value in wanted.items() if value}
     body |= {"horizon": horizon or (FIRST_LOOK if file else 1), "quantiles": sorted(set(quantile or INTERVAL))}
+    reading = {name: ctx.params[name] for name in READING}
     media = results.format_of(output) if job else _media(output)
     source = ctx.get_parameter_source("url")
     named = job or file is None or source is None or source.name != "DEFAULT"
     with own.at_hand(url, named) as address, connect(address) as http:
-        body["dataset"] = put(http, file, dataset, frequency) if file else dataset
-        if output:
-            results.forecast_as_job(http, body, output) if job else save(http, body, output, media)
-        elif as_csv:
-            save(http, body, None, "text/csv")
+        body["dataset"] = put(http, file, dataset, reading) if file else dataset
+        if job and output:
+            results.forecast_as_job(http, body, output)
+        elif output or as_csv:
+            save(http, body, output, media or "text/csv")
         elif as_json:
             print_json(answered(http, body))
         else:

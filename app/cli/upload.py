@@ -30,6 +30,14 @@ CHUNK = 1024 * 1024
 SHOWN = 12  # warnings printed
 
 
+Frequency = Annotated[str | None, typer.Option(help="Such as h, D, W-FRI, MS; else it is worked out.")]
+TimeZone = Annotated[str | None, typer.Option(help="Of times without an offset, such as Europe/Berlin.")]
+Layout = Annotated[Literal["long", "wide"] | None, typer.Option(help="One row a point, or one column a series.")]
+IdColumn = Annotated[str | None, typer.Option(help="Column of the series' keys; else it is sniffed.")]
+TimeColumn = Annotated[str | None, typer.Option(help="Column of the times; else it is sniffed.")]
+TargetColumn = Annotated[str | None, typer.Option(help="Column of the values; else it is sniffed.")]
+
+
 def described(file: Path) -> dict[str, str]:
     """`Content-Type` and `Content-Encoding` by the file's suffixes. Raises Failed on one that says neither."""
     suffixes = [suffix.lower() for suffix in file.suffixes]
@@ -126,14 +134,12 @@ def upload(
     mode: Annotated[
         Literal["append", "upsert", "replace"], typer.Option(help="Add only what is new; also correct; or start over.")
     ] = "append",
-    frequency: Annotated[str | None, typer.Option(help="Such as h, D, W-FRI, MS; else it is worked out.")] = None,
-    time_zone: Annotated[str | None, typer.Option(help="Of times without an offset, such as Europe/Berlin.")] = None,
-    layout: Annotated[
-        Literal["long", "wide"] | None, typer.Option(help="One row a point, or one column a series.")
-    ] = None,
-    id_column: Annotated[str | None, typer.Option(help="Column of the series' keys; else it is sniffed.")] = None,
-    time_column: Annotated[str | None, typer.Option(help="Column of the times; else it is sniffed.")] = None,
-    target_column: Annotated[str | None, typer.Option(help="Column of the values; else it is sniffed.")] = None,
+    frequency: Frequency = None,
+    time_zone: TimeZone = None,
+    layout: Layout = None,
+    id_column: IdColumn = None,
+    time_column: TimeColumn = None,
+    target_column: TargetColumn = None,
     static: Annotated[
         list[str] | None, typer.Option(help="A column that is one value a series; may be repeated.")
     ] = None,

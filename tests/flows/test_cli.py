@@ -211,6 +211,16 @@ def test_a_file_is_forecast_without_training(gatecast: Gatecast, tmp_path: Path)
     assert "upsert" in gatecast("forecast", str(tmp_path / "Sales (2026).csv"), status=1).stderr
 
 
+def test_a_file_whose_columns_cannot_be_told_says_which_option_tells_them(gatecast: Gatecast, tmp_path: Path) -> None:
+    (tmp_path / "shops.csv").write_text("day,north,south\n2026-01-05,1,2\n2026-01-06,2,3\n2026-01-07,1,2\n")
+    ask = ("forecast", str(tmp_path / "shops.csv"), "-d", "shops")
+    refused = " ".join(gatecast(*ask, status=1).stderr.split())
+    assert refused.count("could each be the target") == 1
+    assert "pass --target-column, or --layout wide" in refused
+    answer = said(gatecast(*ask, "--layout", "wide", "--json"))
+    assert [row["key"] for row in answer["forecasts"]] == ["north", "south"]
+
+
 def test_there_must_be_something_to_forecast(gatecast: Gatecast) -> None:
     assert "Name a file" in gatecast("forecast", status=2).stderr
 

@@ -123,6 +123,16 @@ def test_whole_numbers_are_years_where_the_frequency_is_yearly(read: Read) -> No
     assert stamps(read(lines, frequency="YE")) == stamps(read(["ds,y", "1949-01-01,1", "1950-01-01,3", "1951-01-01,2"]))
 
 
+def test_a_column_called_year_is_the_time_where_nothing_else_is(read: Read) -> None:
+    lines = ["country,Year,gdp", "A,1949,1", "B,1949,3", "A,1950,2"]
+    upload = read(lines, id_column="country")
+    assert (upload.calendar.frequency.name, stamps(upload)[0]) == ("YS-JAN", "1949-01-01T00:00:00+00:00")
+    assert stamps(read(lines, id_column="country", frequency="step")) == [1949, 1950]
+    assert stamps(read(["Year,gdp", "9,1", "10,2"])) == [9, 10]  # no year of ours
+    dated = read(["date,year,sales", "2026-01-05,2026,1", "2026-01-06,2026,2"], target_column="sales")
+    assert (list(dated.covariates), dated.calendar.frequency.name) == (["year"], "D")
+
+
 def test_numbers_that_are_dates_are_dates(read: Read) -> None:
     assert stamps(read(["ds,y", "20260228,1", "20260301,2"])) == [
         "2026-02-28T00:00:00+00:00",

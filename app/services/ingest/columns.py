@@ -10,7 +10,7 @@ from app.services.ingest.arrow import Column, is_number, is_text, pc, plain, typ
 from app.services.ingest.figures import text_numbers
 from app.services.ingest.keys import key_problem
 from app.services.ingest.sheet import Finding, Findings, Sheet, refuse
-from app.services.ingest.stamps import looks_like_time
+from app.services.ingest.stamps import YEAR, looks_like_time
 from app.services.ingest.upload import Ask, Known
 
 IDS = ("unique_id", "item_id", "series_id", "ts_id", "series", "key", "id", "item")
@@ -68,7 +68,7 @@ def choose_roles(sheet: Sheet, ask: Ask, known: Known) -> Roles:
     }
     taken = {name for name in by_name.values() if name is not None}
     free = [name for name in free if name not in taken]
-    time = by_name["time"] or _by_content("time", sheet, free, _is_time)
+    time = by_name["time"] or _year(sheet, free) or _by_content("time", sheet, free, _is_time)
     free = [name for name in free if name != time]
     target = by_name["target"] or _by_content("target", sheet, free, _is_target)
     roles = (by_name["id"], time, target)
@@ -99,6 +99,12 @@ def _named(role: str, candidates: tuple[str, ...], free: list[str], names: list[
     return found[0] if found else None
 
 
+def _year(sheet: Sheet, free: list[str]) -> str | None:
+    """The one column called that, unless another one holds times: then it is what is known of each row."""
+    found = [name for name in free if name.lower() == YEAR]
+    return found[0] if len(found) == 1 and not any(_is_time(sheet.columns[name]) for name in free) else None
+
+
 def _by_content(role: str, sheet: Sheet, free: list[str], fits: Callable[[Column], bool]) -> str:
     """The one column that can play the role by what stands in it. In a forecast's answer the target is `mean`; its
     quantiles and samples are extra columns as any other, so they become covariates."""
@@ -123,10 +129,11 @@ def _by_content(role: str, sheet: Sheet, free: list[str], fits: Callable[[Column
 
 
 def _ambiguous(role: str, found: list[str], names: list[str]) -> NoReturn:
+    wide = ", or layout=wide if each of them is a series" if role == "target" else ""
     refuse(
         "ambiguous_columns",
         f"{_list(found)} could each be the {role}; the file has {_list(names)}",
-        f"pass {_HINTS[role]}=",
+        f"pass {_HINTS[role]}={wide}",
     )
 
 

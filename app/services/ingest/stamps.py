@@ -25,6 +25,7 @@ _STAMP = re.compile(
 _MONTH = re.compile(r"(\d{4})[-/]?M?(\d\d)", re.ASCII)
 _QUARTER = re.compile(r"(\d{4})[-/ ]?[Qq]([1-4])", re.ASCII)
 _HINT = "write times as 2026-01-31, 2026-01-31T15:00:00 or 2026-01-31T15:00:00+01:00"
+YEAR = "year"  # a column of this name holds years, unless the frequency says otherwise
 _YEARLY = re.compile(r"\d*Y")
 _YEARS = (1000, 2999)
 _COMPACT = (1000_01_01, 2999_12_31)
@@ -40,7 +41,8 @@ class Times:
 
 
 def read_times(column: Column, name: str, findings: Findings, frequency: str | None) -> Times:
-    """The column as times. `frequency` (canonical, or None) tells what whole numbers are: years if yearly, else steps.
+    """The column as times. `frequency` (canonical, or None) tells what whole numbers are: years if yearly, else steps;
+    None leaves that to the name.
 
     Complaints: missing, unparsable or impossible times, times outside the years 1 to 9999, fractions of a microsecond.
     """
@@ -124,7 +126,8 @@ class _Reader:
     def whole(self, numbers: NDArray[np.int64], column: Column) -> Times:
         """Whole numbers: years or dates written as 20260131 where that is meant, else steps."""
         low, high = int(numbers.min()), int(numbers.max())
-        if _YEARLY.match(self.frequency or "") and _YEARS[0] <= low and high <= _YEARS[1]:
+        yearly = _YEARLY.match(self.frequency or "") or (self.frequency is None and self.name.lower() == YEAR)
+        if yearly and _YEARS[0] <= low and high <= _YEARS[1]:
             return Times(_days(numbers, np.ones_like(numbers), np.ones_like(numbers)), np.ones(len(numbers), np.bool_))
         if self.frequency != "step" and _COMPACT[0] <= low and high <= _COMPACT[1]:
             values = _days(numbers // 10000, numbers // 100 % 100, numbers % 100)
