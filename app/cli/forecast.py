@@ -152,10 +152,10 @@ def forecast(
     ctx: typer.Context,
     file: File = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="name (its champion), name@alias or name/3. [base, untrained]")
+        str | None, typer.Option("--model", "-m", help="name (its champion), name@alias or name/3; else base.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help="Whose series to forecast; where a FILE goes. [its name]")
+        str | None, typer.Option("--dataset", "-d", help="Whose series to forecast; where a FILE goes, else its name.")
     ] = None,
     series: Annotated[
         list[str] | None, typer.Option("--series", "-s", help="A series' key; may be repeated; else all of them.")
