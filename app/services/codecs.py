@@ -49,15 +49,18 @@ def encode_all(parts: Sequence[Floats]) -> list[tuple[int, bytes]]:
             found[place] = RAW, np.ascontiguousarray(part, "<f8").tobytes()
         else:
             long.append(place)
+    left = np.array(long, np.int64)
+    heads = np.concatenate([np.empty(0), *(parts[place][:SHORT] for place in long)]).reshape(-1, SHORT)
     for exponent in range(DIGITS + 1):
-        if not long:
+        if not len(left):
             break
-        likely = [long[row] for row in _likely([parts[place] for place in long], exponent)]
-        for some in _groups(likely, lengths):
+        likely = _likely(heads, exponent)
+        for some in _groups(left[likely].tolist(), lengths):
             for place, payload in zip(some, _decimals([parts[place] for place in some], exponent), strict=True):
                 found[place] = None if payload is None else (DECIMAL, payload)
-        long = [place for place in long if found[place] is None]
-    for place in long:
+        likely[likely] = [found[place] is not None for place in left[likely].tolist()]
+        left, heads = left[~likely], heads[~likely]
+    for place in left.tolist():
         found[place] = _floats(parts[place])
     return [each for each in found if each is not None]
 
@@ -126,14 +129,14 @@ def _floats(values: Floats) -> tuple[int, bytes]:
 # ---------------------------------------------------------------- decimals
 
 
-def _likely(parts: Sequence[Floats], exponent: int) -> list[int]:
-    """Which arrays begin with decimals of so many places, to spare the others a look; the same rule as for many."""
-    heads = np.concatenate([part[:SHORT] for part in parts]).reshape(-1, SHORT)
+def _likely(heads: Floats, exponent: int) -> Bools:
+    """Which arrays begin, (arrays, SHORT), with decimals of so many places, to spare the others a look; the same rule
+    as for all of an array."""
     scale = 10.0**exponent
     with np.errstate(over="ignore", invalid="ignore"):
         rounded = np.rint(heads * scale)
         fits = (rounded / scale == heads) & (np.abs(rounded) < _LARGEST)
-    return np.flatnonzero((fits | np.isnan(heads)).all(axis=1)).tolist()
+    return (fits | np.isnan(heads)).all(axis=1)
 
 
 class _Whole(NamedTuple):
@@ -208,14 +211,15 @@ def _decimals(parts: Sequence[Floats], exponent: int) -> list[bytes | None]:
     shifted = numbers - np.repeat(low.astype(numbers.dtype), whole.lengths)
     firsts = np.where(differ, whole.numbers[starts], 0)
     made: list[bytes | None] = [None] * len(parts)
-    packer = _packer()
     for width in sorted({*widths.tolist()} - {0}):
         planes = _planes(shifted, whole.missing, TYPES[width])
         mine = np.flatnonzero(widths == width)
-        facts = (mine, starts[mine], (starts + whole.lengths)[mine], differ[mine], low[mine], firsts[mine])
-        for place, start, stop, by, least_of, first in zip(*(each.tolist() for each in facts), strict=True):
-            header = _header(exponent | (_DIFFERENCES if by else 0), width, least_of, first)
-            made[place] = header + packer.compress(planes[:, start:stop].tobytes())
+        ends = zip(starts[mine].tolist(), (starts + whole.lengths)[mine].tolist(), strict=True)
+        # In one call, for each lets go of the interpreter and may have to wait for it afterwards.
+        packed = _packer().multi_compress_to_buffer([planes[:, start:stop].tobytes() for start, stop in ends])
+        facts = (mine, differ[mine], low[mine], firsts[mine])
+        for found, place, by, least_of, first in zip(packed, *(each.tolist() for each in facts), strict=True):
+            made[place] = _header(exponent | (_DIFFERENCES if by else 0), width, least_of, first) + found.tobytes()
     return made
 
 

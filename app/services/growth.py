@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -159,9 +160,9 @@ def _grown(session: Session, head: Head, ends: Mapping[str, End], rows: _Rows, l
         return None
     pieces, extents = _packed(session, head, rows, ends)
     cells = hashlib.sha256()
-    for place, key in enumerate(rows.keys):
-        some = slice(rows.offsets[place], rows.offsets[place + 1])
-        hash_cells(cells, key, rows.steps[some], rows.values[some] + 0.0)  # one zero
+    spans = [slice(start, stop) for start, stop in pairwise(rows.offsets)]
+    values = rows.values + 0.0  # one zero
+    hash_cells(cells, ((key, rows.steps[some], values[some]) for key, some in zip(rows.keys, spans, strict=True)))
     facts: dict[str, object] = {
         "calendar": [head.calendar.frequency.name, head.calendar.time_zone],
         "columns": [],

@@ -27,6 +27,10 @@ NEW_SERIES = {"dataset_id": "int8", "key": "varchar", "phase": "int8", "revision
 # Built once: for one row, building a statement takes half as long as asking it.
 _NAMED = select(DatasetRow).where(DatasetRow.name == bindparam("name"))
 _LOCKED = _NAMED.with_for_update()
+_SERIES = SeriesRow.__table__.c
+_MADE = select(_SERIES.key, _SERIES.id).where(
+    _SERIES.dataset_id == bindparam("dataset"), _SERIES.revision == bindparam("revision")
+)
 AFRESH = {"populate_existing": True}  # what the session already holds may be from before the lock
 
 
@@ -193,12 +197,9 @@ def _series_ids(session: Session, dataset: DatasetRow, upload: Upload, draft: Ch
         owner, keys = dataset.id, upload.keys
         rows = ((owner, keys[place], phases[place], number) for place in new)
         bulk.insert(session, "series", NEW_SERIES, rows)
-        made = select(SeriesRow.key, SeriesRow.id).where(
-            SeriesRow.dataset_id == dataset.id, SeriesRow.revision == number
-        )
-        id_of: dict[str, int] = {}
-        for key, series_id in session.execute(made):
-            id_of[key] = series_id
+        # Past the session, which takes longer over ten thousand rows than inserting them does.
+        made = session.connection().execute(_MADE, {"dataset": dataset.id, "revision": number})
+        id_of: dict[str, int] = {key: series_id for key, series_id in made}
         for place in new:
             ids[place] = id_of[keys[place]]
     return ids

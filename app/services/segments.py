@@ -207,29 +207,31 @@ def packed(spans: Sequence[Span], first: int = 0) -> list[Piece]:
 
 
 class Packing:
-    """Spans packed by another thread while the next ones are worked out: packing lets go of the interpreter. At most
+    """Spans packed by other threads while the next ones are worked out: packing lets go of the interpreter. At most
     one lot waits, so that the values of no more than two are held."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "packing")
-        self._waiting: Future[list[Piece]] | None = None
+        self._threads = ThreadPoolExecutor(2, "packing")
+        self._waiting: tuple[Future[list[Piece]], Future[None]] | None = None
         self._pieces: list[Piece] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(cancel_futures=True)
+        self._threads.shutdown(cancel_futures=True)
 
     def add(self, spans: Sequence[Span], first: int, beside: Callable[[], None]) -> None:
         """Pack these, too, owners counted from `first`, and do what is to be done `beside`, in the order of calls."""
         self.pieces()
-        self._waiting = self._thread.submit(lambda: (packed(spans, first), beside())[0])
+        self._waiting = self._threads.submit(packed, spans, first), self._threads.submit(beside)
 
     def pieces(self) -> list[Piece]:
         """All that was added, packed."""
         if self._waiting is not None:
-            self._pieces += self._waiting.result()
+            pieces, beside = self._waiting
+            self._pieces += pieces.result()
+            beside.result()
             self._waiting = None
         return self._pieces
 

@@ -5,6 +5,7 @@ A row says all of its columns: a null in it overwrites, a row that is not there 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -61,15 +62,29 @@ class Sheet:
     ids: Ints
     here: Bools
     extents: Mapping[tuple[int, str], Extent]
-    owners: Ints
     first: Ints
     last: Ints
     place: Ints
     _stored: dict[str, Stored] = field(default_factory=dict[str, Stored], repr=False)
 
+    @cached_property
+    def owners(self) -> Ints:
+        """The series of each row, (n,)."""
+        return np.repeat(np.arange(len(self.ids)), np.diff(self.upload.offsets))
+
+    def owners_of(self, rows: Ints) -> Ints:
+        """The series of some rows, as many as there are series: of all rows is not worked out for them."""
+        return np.searchsorted(self.upload.offsets, rows, side="right") - 1
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing is stored of any of these series: so it is of most large uploads, and there is a shorter way
+        for each pass over their rows."""
+        return not self.extents
+
     def stored(self, column: str) -> "Stored":
         """What the head has of one column of each series."""
-        if column not in self._stored and not self.extents:
+        if column not in self._stored and self.is_fresh:
             nothing = np.zeros(len(self.ids), np.int64)
             self._stored[column] = Stored(nothing - 1, nothing, nothing)
         if column not in self._stored:
@@ -118,17 +133,17 @@ def sheet_of(session: Session, dataset: DatasetRow, upload: Upload, mode: Mode, 
         _find_ids(session, dataset.id, upload, ids)
         extents = segments.extents(session, ids[ids >= 0].tolist(), dataset.head)
         here[:] = [_reaches(extents.get((series, TARGET))) for series in ids.tolist()]
-    begins = np.zeros(len(upload.steps), dtype=bool)
-    begins[upload.offsets[:-1]] = True
-    first, last = segments.runs(upload.steps, begins)
-    starts = np.concatenate(([0], np.cumsum(upload.steps[last] - upload.steps[first] + 1)))
-    if starts[-1] == len(upload.steps):  # no gaps
+    first, last = upload.offsets[:-1], upload.offsets[1:] - 1
+    if (upload.steps[last] - upload.steps[first] == last - first).all():  # no gaps: no need to look for them
         place = np.arange(len(upload.steps) + 1)
     else:
+        begins = np.zeros(len(upload.steps), dtype=bool)
+        begins[first] = True
+        first, last = segments.runs(upload.steps, begins)
+        starts = np.concatenate(([0], np.cumsum(upload.steps[last] - upload.steps[first] + 1)))
         run = np.repeat(np.arange(len(first)), last - first + 1)
         place = np.append(starts[run] + upload.steps - upload.steps[first[run]], starts[-1])
-    owners = np.repeat(np.arange(len(ids)), np.diff(upload.offsets))
-    sheet = Sheet(upload, mode, dataset.head, ids, here, extents, owners, first, last, place)
+    sheet = Sheet(upload, mode, dataset.head, ids, here, extents, first, last, place)
     if mode != "replace":
         _check_spans(session, sheet, limits.span)
     return sheet
@@ -209,16 +224,15 @@ def _lay_batch(session: Session, sheet: Sheet, laid: Laid, start: int, stop: int
     head = sheet.stored(laid.column)
     rows = slice(int(sheet.upload.offsets[start]), int(sheet.upload.offsets[stop]))
     canvas = _canvas(session, sheet, laid, (start, stop))
-    owners, steps, at = sheet.owners[rows], sheet.upload.steps[rows], sheet.place[rows] - int(sheet.place[rows.start])
     if laid.changed[rows].all():
         low, high = np.searchsorted(sheet.first, (rows.start, rows.stop))
-        first, last = sheet.first[low:high] - rows.start, sheet.last[low:high] - rows.start
+        first, last = sheet.first[low:high], sheet.last[low:high]
     else:
-        changed = np.flatnonzero(laid.changed[rows])
-        owners, steps, at = owners[changed], steps[changed], at[changed]
-        first, last = _runs(owners, steps)
-    bases = head.segments[owners[first]] < 0
-    found = (owners[first], bases, steps[first], at[first], at[last] + 1)
+        changed = rows.start + np.flatnonzero(laid.changed[rows])
+        first, last = (changed[ends] for ends in _runs(sheet.owners[changed], sheet.upload.steps[changed]))
+    owners, origin = sheet.owners_of(first), int(sheet.place[rows.start])
+    begins, ends = sheet.place[first] - origin, sheet.place[last] + 1 - origin
+    found = (owners, head.segments[owners] < 0, sheet.upload.steps[first], begins, ends)
     for owner, base, step, low, high in zip(*(each.tolist() for each in found), strict=True):
         if high - low <= segments.LONGEST:
             yield Span(owner, laid.column, base, step, canvas[low:high])
@@ -226,7 +240,7 @@ def _lay_batch(session: Session, sheet: Sheet, laid: Laid, start: int, stop: int
             yield from segments.cut(owner, laid.column, base, Painted(step, canvas[low:high]))
     if laid.column == TARGET:
         silent = ~sheet.here[start:stop]
-        silent[owners[first] - start] = False
+        silent[owners - start] = False
         for owner in (start + np.flatnonzero(silent)).tolist():  # new, with nulls alone
             nothing = Painted(int(sheet.upload.steps[sheet.rows(owner).start]), np.array([np.nan]))
             yield from segments.cut(owner, TARGET, bool(head.segments[owner] < 0), nothing)
@@ -238,14 +252,14 @@ def _canvas(session: Session, sheet: Sheet, laid: Laid, series: tuple[int, int])
     rows = slice(int(sheet.upload.offsets[series[0]]), int(sheet.upload.offsets[series[1]]))
     origin, end = int(sheet.place[rows.start]), int(sheet.place[rows.stop])
     sent = laid.sent[rows]
-    if not sheet.extents:
+    if sheet.is_fresh:
         np.isnan(sent, out=laid.changed[rows])
         np.logical_not(laid.changed[rows], out=laid.changed[rows])
         if end - origin == len(sent):
             return sent
     canvas = np.full(end - origin, np.nan)
     at = sheet.place[rows] - origin
-    if sheet.extents:
+    if not sheet.is_fresh:
         _underpaint(session, sheet, laid.column, series, canvas)
         laid.stored[rows] = canvas[at]
         laid.changed[rows] = ~same(sent, laid.stored[rows])
@@ -288,6 +302,9 @@ def _runs(owners: Ints, steps: Ints) -> tuple[Ints, Ints]:
 
 def _thinned(session: Session, sheet: Sheet, laid: Laid, spans: Sequence[Span]) -> Iterator[Span]:
     """The spans, where those of a series that would have too many are replaced by a fresh base."""
+    if sheet.is_fresh:
+        yield from spans
+        return
     head = sheet.stored(laid.column)
     owners = np.array([span.owner for span in spans], np.int64)
     most = most_segments(sheet.ids)

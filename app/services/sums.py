@@ -6,8 +6,9 @@ Gathered a part of the series at a time, and the same whatever the parts are.
 import datetime as dt
 import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,8 @@ class Sums:
 
     def refuse(self, sheet: Sheet, laid: Sequence[Laid], columns: Mapping[str, Column]) -> None:
         """`append` adds and never changes: note the rows whose stored value is another one."""
+        if sheet.is_fresh:
+            return
         for one in laid:
             rows = np.flatnonzero(one.changed & ~np.isnan(one.stored))
             self.refused += len(rows)
@@ -83,18 +86,13 @@ class Sums:
 
     def add(self, sheet: Sheet, laid: Sequence[Laid]) -> None:
         """Take the next series with all their columns, the target first."""
-        inserted, updated = _counts(laid)
+        inserted, updated = _counts(sheet, laid)
         self.inserted += inserted
         self.updated += updated
         new = np.flatnonzero(~sheet.here).tolist()
         self.arrived += [(sheet.upload.keys[place], int(sheet.upload.phases[place])) for place in new]
-        was, now = ~np.isnan(laid[0].stored), ~np.isnan(laid[0].sent)
-        if self.mode == "replace":
-            came, went = now, np.zeros(len(now), bool)
-            self.series += len(sheet.ids)
-        else:
-            came, went = now & ~was, was & ~now
-            self.series += len(new)
+        self.series += len(sheet.ids if self.mode == "replace" else new)
+        came, went = _came_and_went(self.mode, sheet, laid[0])
         self.points += int(np.count_nonzero(came)) - int(np.count_nonzero(went))
         self.came += outermost(sheet, came)
         self.went += outermost(sheet, went)
@@ -137,12 +135,17 @@ def chained(parent: str, facts: Mapping[str, object], columns: Mapping[str, Any]
     return f"sha256:{digest.hexdigest()}"
 
 
-def hash_cells(digest: Any, key: str, steps: Ints, values: Floats) -> None:
-    """Put what cells of one series become into the hash of their column, by step: one zero and one NaN among them."""
-    name = key.encode()
-    digest.update(struct.pack("<II", len(name), len(steps)) + name)
-    digest.update(np.ascontiguousarray(steps, "<i8"))
-    digest.update(np.ascontiguousarray(values, "<f8"))
+def hash_cells(digest: Any, series: Iterable[tuple[str, Ints, Floats]]) -> None:
+    """Put what cells of some series become into the hash of their column, by step: one zero and one NaN among them.
+
+    All at once: each call lets go of the interpreter, and may have to wait for it afterwards."""
+    cells: list[Any] = []
+    for key, steps, values in series:
+        name = key.encode()
+        cells.append(struct.pack("<II", len(name), len(steps)) + name)
+        cells.append(np.ascontiguousarray(steps, "<i8"))
+        cells.append(np.ascontiguousarray(values, "<f8"))
+    digest.update(b"".join(cells))
 
 
 def total_of(head: RevisionRow | None) -> Total:
@@ -153,7 +156,7 @@ def total_of(head: RevisionRow | None) -> Total:
 
 
 def _complaint(sheet: Sheet, laid: Laid, columns: Mapping[str, Column], row: int) -> Complaint:
-    upload, series = sheet.upload, int(sheet.owners[row])
+    upload, series = sheet.upload, int(sheet.owners_of(np.array([row]))[0])
     when = upload.calendar.stamps(upload.calendar.times(upload.steps[row : row + 1], int(upload.phases[series])))[0]
     stored, sent = (_said(values[row], columns.get(laid.column)) for values in (laid.stored, laid.sent))
     return Complaint(
@@ -173,9 +176,21 @@ def _said(value: float, column: Column | None) -> str:
     return repr(float(value)).removesuffix(".0")
 
 
-def _counts(laid: Sequence[Laid]) -> tuple[int, int]:
+def _came_and_went(mode: Mode, sheet: Sheet, target: Laid) -> tuple[Bools, Bools]:
+    """Which rows hold a value that was not there, and which one that is no longer there; of a `replace` all that are
+    sent come."""
+    nothing = np.zeros(0, np.bool_)
+    if sheet.is_fresh:
+        return target.changed, nothing
+    was, now = ~np.isnan(target.stored), ~np.isnan(target.sent)
+    return (now, nothing) if mode == "replace" else (now & ~was, was & ~now)
+
+
+def _counts(sheet: Sheet, laid: Sequence[Laid]) -> tuple[int, int]:
     """Rows inserted and updated. A row is inserted when its target was missing, or all of it, and is no longer."""
     first, *others = laid
+    if sheet.is_fresh and not others:
+        return int(np.count_nonzero(first.changed)), 0
     missing = np.isnan(first.stored)
     changed, empty = first.changed, missing
     for one in others:
@@ -195,8 +210,8 @@ def outermost(sheet: Sheet, rows: Bools) -> list[int]:
             return []
         turns = np.flatnonzero(np.diff(sheet.owners[marked]))
         firsts, lasts = marked[np.concatenate(([0], turns + 1))], marked[np.append(turns, len(marked) - 1)]
-    first = upload.calendar.times(upload.steps[firsts], upload.phases[sheet.owners[firsts]])
-    last = upload.calendar.times(upload.steps[lasts], upload.phases[sheet.owners[lasts]])
+    first = upload.calendar.times(upload.steps[firsts], upload.phases[sheet.owners_of(firsts)])
+    last = upload.calendar.times(upload.steps[lasts], upload.phases[sheet.owners_of(lasts)])
     return [int(first.min()), int(last.max())]
 
 
@@ -212,22 +227,33 @@ def moment(time: int | None) -> dt.datetime | None:
 
 def _hash(digest: Any, sheet: Sheet, one: Laid) -> None:
     """Put the changed cells of one column into its hash, by series and step: a cell is what it becomes."""
-    keys, at, what, owners = sheet.upload.keys, sheet.upload.steps, one.sent, sheet.owners
-    if not one.changed.all():
-        at, what, owners = at[one.changed], what[one.changed], owners[one.changed]
+    at, what = sheet.upload.steps, one.sent
+    if one.changed.all():
+        named, ends = np.arange(len(sheet.ids)), sheet.upload.offsets
+    else:
+        at, what, owners = at[one.changed], what[one.changed], sheet.owners[one.changed]
+        begins = np.flatnonzero(np.diff(owners, prepend=-1))
+        named, ends = owners[begins], np.append(begins, len(owners))
     at = at.astype("<i8", copy=False)
     what = what.astype("<f8", copy=False) + 0.0  # one zero
-    what[np.isnan(what)] = np.nan  # one NaN
-    ends: list[int] = (np.flatnonzero(np.diff(owners)) + 1).tolist()
-    begins = [0, *ends] if len(owners) else []
-    named: list[int] = owners[begins].tolist() if begins else []
-    spans = zip(begins, [*ends, len(owners)], strict=False)
-    parts: dict[int, tuple[int, int]] = dict(zip(named, spans, strict=False))
-    for owner in sorted({*parts, *one.dropped}) if one.dropped else parts:
+    missing = np.isnan(what)
+    if missing.any():
+        what[missing] = np.nan  # one NaN
+    hash_cells(digest, _cells(sheet.upload.keys, one.dropped, (named, ends), at, what))
+
+
+def _cells(
+    keys: Sequence[str], dropped: Mapping[int, Ints], runs: tuple[Ints, Ints], steps: Ints, values: Floats
+) -> Iterator[tuple[str, Ints, Floats]]:
+    """Key, steps and values of each series that has changed cells. `runs` are the series (k,) and where the cells of
+    each begin and the last's end (k + 1,); what is `dropped` becomes missing."""
+    bounds: list[int] = runs[1].tolist()
+    parts: dict[int, tuple[int, int]] = dict(zip(runs[0].tolist(), pairwise(bounds), strict=True))
+    for owner in sorted({*parts, *dropped}) if dropped else parts:
         begin, end = parts.get(owner, (0, 0))
-        mine, values = at[begin:end], what[begin:end]
-        if (left := one.dropped.get(owner)) is not None:
+        mine, what = steps[begin:end], values[begin:end]
+        if (left := dropped.get(owner)) is not None:
             mine = np.concatenate((mine, left))
             order = np.argsort(mine)
-            mine, values = mine[order], np.append(values, np.full(len(left), np.nan))[order]
-        hash_cells(digest, keys[owner], mine, values)
+            mine, what = mine[order], np.append(what, np.full(len(left), np.nan))[order]
+        yield keys[owner], mine, what

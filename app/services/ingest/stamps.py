@@ -48,7 +48,8 @@ def read_times(column: Column, name: str, findings: Findings, frequency: str | N
     """
     column = plain(column)
     reader = _Reader(name, findings, frequency)
-    reader.complain("missing_time", "the row has no time", pc.is_null(column).to_numpy(), None)
+    if column.null_count:
+        reader.complain("missing_time", "the row has no time", pc.is_null(column).to_numpy(), None)
     if column.null_count == len(column):
         return _nothing(len(column))
     times = reader.read(column)
@@ -107,13 +108,18 @@ class _Reader:
             column = pc.cast(column, pa.timestamp("s" if types.is_date32(column.type) else "ms"))
         unit, local = column.type.unit, column.type.tz is None
         raw = _filled(column)
+        message = "expected a time of whole microseconds in the years 1 to 9999"
         if unit == "ns":
             values, bad = raw // 1000, raw % 1000 != 0
+            self.complain("not_a_time", message, bad, column)
         else:
             factor = {"s": 1_000_000, "ms": 1000, "us": 1}[unit]
-            bad = (raw < _FIRST // factor) | (raw > _LAST // factor)
-            values = np.where(bad, 0, raw) * factor
-        self.complain("not_a_time", "expected a time of whole microseconds in the years 1 to 9999", bad, column)
+            low, high = _FIRST // factor, _LAST // factor
+            if len(raw) and not low <= raw.min() <= raw.max() <= high:
+                bad = (raw < low) | (raw > high)
+                self.complain("not_a_time", message, bad, column)
+                raw = np.where(bad, 0, raw)
+            values = raw * factor
         return Times(values, np.full(len(values), local))
 
     def floats(self, column: Column) -> Times:
