@@ -199,7 +199,9 @@ def _series_ids(session: Session, dataset: DatasetRow, upload: Upload, draft: Ch
         bulk.insert(session, "series", NEW_SERIES, rows)
         # Past the session, which takes longer over ten thousand rows than inserting them does.
         made = session.connection().execute(_MADE, {"dataset": dataset.id, "revision": number})
-        id_of: dict[str, int] = {key: series_id for key, series_id in made}
+        id_of: dict[str, int] = {}
+        for key, series_id in made:
+            id_of[key] = series_id
         for place in new:
             ids[place] = id_of[keys[place]]
     return ids

@@ -23,6 +23,7 @@ from pyarrow import parquet
 
 from app.errors import AppError, Invalid, Unavailable
 from app.services.ingest import MEDIA_TYPES, Ahead, Ask, Known, Upload, parse
+from app.services.ingest.apart import spare
 from app.services.ingest.array import split_array
 from app.services.ingest.reading import parse_here
 
@@ -254,6 +255,7 @@ def children() -> list[int]:
 def test_a_killed_process_is_a_clean_refusal(tmp_path: Path) -> None:
     path = tmp_path / "body"
     path.write_bytes(big() * 40)  # long to read: time enough to be seen and killed
+    spare.drop()
     caught: list[AppError] = []
 
     def read() -> None:
@@ -303,6 +305,7 @@ def test_a_body_is_read_while_it_arrives(tmp_path: Path, make: Any) -> None:
     again = Ahead.begin(path, len(body), Ask(CSV), Known())  # the rest of it never comes
     assert again is not None
     again.close()
+    spare.drop()
     assert not children()
     assert [entry.name for entry in tmp_path.iterdir()] == ["body"]
 
@@ -317,11 +320,38 @@ def answered(ask: Any) -> Any:
 def test_the_process_ends_with_the_server(tmp_path: Path) -> None:
     """Its standard input ends when the server is gone: it does not read on for nobody."""
     os.mkfifo(tmp_path / "body")  # a body that never comes
-    question = {"path": str(tmp_path / "body"), "ask": {"media_type": CSV}, "known": {"columns": {}}}
-    command = [sys.executable, "-m", "app.services.ingest.process", str(tmp_path)]
+    question = {"path": str(tmp_path / "body"), "folder": str(tmp_path)}
+    question |= {"ask": {"media_type": CSV}, "known": {"columns": {}}}
+    command = [sys.executable, "-m", "app.services.ingest.process"]
     child = subprocess.Popen(command, stdin=subprocess.PIPE)
     child.communicate(orjson.dumps(question) + b"\n", timeout=60)
     assert child.returncode == 1
+    unasked = subprocess.Popen(command, stdin=subprocess.PIPE)
+    unasked.communicate(timeout=60)
+    assert unasked.returncode == 0
+
+
+def test_a_process_waits_for_the_next_long_body(tmp_path: Path) -> None:
+    """It is there soon after one, answers the next, and is made anew where somebody has killed it."""
+    path, body = tmp_path / "body", clean()
+    path.write_bytes(body)
+    expected = answered(lambda: parse_here(path, tmp_path / "..", Ask(CSV), Known()))
+    waiting: list[int] = []
+    for is_killed in (False, False, True):
+        if is_killed:
+            os.kill(waiting[0], signal.SIGKILL)
+            os.waitid(os.P_PID, waiting[0], os.WEXITED | os.WNOWAIT)
+        ahead = Ahead.begin(path, len(body), Ask(CSV), Known())
+        assert ahead is not None
+        assert not waiting or (children() == waiting) is not is_killed
+        assert answered(ahead.answer) == expected
+        ahead.close()
+        deadline = time.monotonic() + 60
+        while not (waiting := children()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(waiting) == 1
+    spare.drop()
+    assert not children()
 
 
 def test_reading_needs_neither_pandas_nor_torch(tmp_path: Path) -> None:

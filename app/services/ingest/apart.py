@@ -1,6 +1,7 @@
 """A body read in a process of its own, also while it is still arriving: started here, answered through files in a
 folder."""
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ OWN_PROCESS_BYTES = 1 << 20
 # For glibc: the pages of an array that is gone are used for the next one, which else takes each of them anew from the
 # system. All of it goes back when the process ends.
 KEEPS_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+SOON_S, KEPT_S = 0.5, 60.0  # after a long body: until a process is made for the next one, and until it is ended
 NO_ALGEBRA = {"OPENBLAS_NUM_THREADS": "1"}  # threads that numpy would start for nothing
 
 
@@ -76,21 +78,87 @@ class Ahead:
     def close(self) -> None:
         """End it, and drop what it has made."""
         self._begun.close()
+        spare.renew()
+
+
+def _started() -> subprocess.Popen[bytes]:
+    """A process that waits for its question. A Ctrl-C passes it by, so that a server may end what it began."""
+    # It needs none of the server's secrets.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATECAST_")}
+    environment = KEEPS_PAGES | NO_ALGEBRA | environment
+    command = [sys.executable, "-m", "app.services.ingest.process"]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True, bufsize=0
+    )
+
+
+class Spare:
+    """A process that is there before its question. Its start takes a quarter of a second, which a long body of Parquet
+    would wait for; it holds 40 MB. So there is one while long bodies come: from soon after one to a minute later."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._timer: threading.Timer | None = None
+
+    def take(self) -> subprocess.Popen[bytes] | None:
+        """The process, for good; None where there is none."""
+        with self._lock:
+            child, self._child = self._child, None
+            self._in(None)
+        if child is None or child.poll() is None:
+            return child
+        _end(child)
+        return None
+
+    def renew(self) -> None:
+        """Soon there shall be one."""
+        with self._lock:
+            if self._child is None:
+                self._in(SOON_S, self._start)
+
+    def _start(self) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            if self._child is None:
+                self._child = _started()
+                self._in(KEPT_S, self.drop)
+
+    def drop(self) -> None:
+        """Have none."""
+        if (child := self.take()) is not None:
+            _end(child)
+
+    def _in(self, seconds: float | None, what: Callable[[], None] | None = None) -> None:
+        """Do `what` in so many seconds, and nothing else; with the lock held."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if seconds is not None and what is not None:
+            self._timer = threading.Timer(seconds, what)
+            self._timer.daemon = True
+            self._timer.start()
+
+
+spare = Spare()
+atexit.register(spare.drop)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    child.wait()
+    for pipe in (child.stdout, child.stdin):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
 
 class _Reader:
-    """One process asked one question. A Ctrl-C passes it by, so that a server may end what it began."""
+    """One process asked one question."""
 
     def __init__(self, path: Path, folder: Path, ask: Ask, known: Known) -> None:
         self._folder = folder
-        # The child needs none of the server's secrets.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("GATECAST_")}
-        environment = KEEPS_PAGES | NO_ALGEBRA | environment
-        command = [sys.executable, "-m", "app.services.ingest.process", str(folder.absolute())]
-        question = pack_question(path.absolute(), ask, known)
-        self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True, bufsize=0
-        )
+        question = pack_question(path.absolute(), folder.absolute(), ask, known)
+        self._child = spare.take() or _started()
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         self._questions, self._told = self._child.stdin, self._child.stdout
@@ -119,8 +187,4 @@ class _Reader:
         return upload
 
     def close(self) -> None:
-        self._child.kill()
-        self._child.wait()
-        self._told.close()
-        with contextlib.suppress(BrokenPipeError):
-            self._questions.close()
+        _end(self._child)

@@ -1,4 +1,4 @@
-"""The process that reads one body: `python -m app.services.ingest.process FOLDER`, the question on standard input."""
+"""The process that reads one body: `python -m app.services.ingest.process`, the question on standard input."""
 
 import contextlib
 import os
@@ -14,13 +14,13 @@ from app.services.ingest.transfer import unpack_question, write_refusal, write_u
 
 def main() -> None:
     """Answer one question. When the server goes away, standard input ends, and so does this process."""
-    line = sys.stdin.buffer.readline()
-    threading.Thread(target=_end_with_the_server, daemon=True).start()
     _be_killed_first()
-    folder = Path(sys.argv[1])
-    path, ask, known = unpack_question(line)
-    if ask.length is not None:
-        load()  # while the body arrives
+    load()  # while the body arrives, or nobody asks yet
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return
+    threading.Thread(target=_end_with_the_server, daemon=True).start()
+    path, folder, ask, known = unpack_question(line)
     try:
         write_upload(parse_here(path, folder, ask, known, tell=_tell), folder)
     except AppError as error:

@@ -20,7 +20,8 @@ _REFUSALS: dict[str, type[AppError]] = {
 }
 
 
-def pack_question(path: Path, ask: Ask, known: Known) -> bytes:
+def pack_question(path: Path, folder: Path, ask: Ask, known: Known) -> bytes:
+    """Read `path`, and put the answer into `folder`."""
     # Not asdict for Known: it would copy a million phases one by one.
     known_fields = {
         "frequency": known.frequency,
@@ -29,17 +30,17 @@ def pack_question(path: Path, ask: Ask, known: Known) -> bytes:
         "columns": dict(known.columns),
         "takes_zone": known.takes_zone,
     }
-    return orjson.dumps({"path": str(path), "ask": asdict(ask), "known": known_fields})
+    return orjson.dumps({"path": str(path), "folder": str(folder), "ask": asdict(ask), "known": known_fields})
 
 
-def unpack_question(line: bytes) -> tuple[Path, Ask, Known]:
+def unpack_question(line: bytes) -> tuple[Path, Path, Ask, Known]:
     document = orjson.loads(line)
     ask: dict[str, Any] = document["ask"]
     for name in ("static_columns", "future_columns", "past_columns"):
         ask[name] = tuple(ask.get(name, ()))
     known: dict[str, Any] = document["known"]
     known["columns"] = {name: tuple(value) for name, value in known["columns"].items()}
-    return Path(document["path"]), Ask(**ask), Known(**known)
+    return Path(document["path"]), Path(document["folder"]), Ask(**ask), Known(**known)
 
 
 def write_upload(upload: Upload, folder: Path) -> None:
