@@ -216,7 +216,7 @@ def _decimals(parts: Sequence[Floats], exponent: int) -> list[bytes | None]:
         mine = np.flatnonzero(widths == width)
         ends = zip(starts[mine].tolist(), (starts + whole.lengths)[mine].tolist(), strict=True)
         # In one call, for each lets go of the interpreter and may have to wait for it afterwards.
-        packed = _packer().multi_compress_to_buffer([planes[:, start:stop].tobytes() for start, stop in ends])
+        packed: Any = _packer().multi_compress_to_buffer([planes[:, start:stop].tobytes() for start, stop in ends])
         facts = (mine, differ[mine], low[mine], firsts[mine])
         for found, place, by, least_of, first in zip(packed, *(each.tolist() for each in facts), strict=True):
             made[place] = _header(exponent | (_DIFFERENCES if by else 0), width, least_of, first) + found.tobytes()

@@ -247,6 +247,8 @@ def fetch(
     window: tuple[int, int] | None = None,
 ) -> Iterator[Segment]:
     """What the series are painted from at `revision`, by series, column and age; only segments that touch `window`."""
+    if not series_ids:  # a transaction would be begun to ask nothing
+        return
     asked = session.connection()
     for ids in batched(series_ids, BATCH):
         wanted = _fetching(asked.dialect.name, columns is not None, window is not None)

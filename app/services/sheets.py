@@ -210,7 +210,8 @@ def lay(session: Session, sheet: Sheet, column: str, sent: Floats) -> Laid:
     """One column of the upload, `sent` (n,) with NaN for null, against the head."""
     if sheet.mode == "replace":
         return _lay_whole(session, sheet, column, sent)
-    stored = np.full(len(sent), np.nan)
+    # Where nothing is stored one NaN stands for all rows, in no memory.
+    stored = np.broadcast_to(np.nan, len(sent)) if sheet.is_fresh else np.full(len(sent), np.nan)
     changed = np.zeros(len(sent), dtype=bool)
     laid = Laid(column, sent, stored, changed)
     spans: list[Span] = []
