@@ -30,7 +30,7 @@ from app.services.ingest.upload import ARROW, CSV, PARQUET, Ask, Known
 
 HEAD = 1 << 20  # bytes of a CSV file from which its columns are told
 TEXT = 4 << 20  # bytes of it read at a time
-BATCH = 1 << 18  # rows of a binary file read at a time
+BATCH = 1 << 17  # rows of a binary file read at a time
 MANY = 8  # times as many keys as a block has: looking all of them up at once costs more than one by one
 STREAMED = (CSV, PARQUET, ARROW)
 
