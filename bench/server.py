@@ -25,7 +25,7 @@ def free_port() -> int:
 def environment(data: Path, database_url: str | None = None) -> dict[str, str]:
     """This process' environment with no Gatecast setting in it but the data folder and the database."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GATECAST_")}
-    kept.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed: pip compiles the modules, a checkout does at the first start
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)  # pip compiles what it installs, a checkout its first start
     kept |= {"GATECAST_DATA": str(data), "PYTHONUNBUFFERED": "1"}
     return kept | ({"GATECAST_DATABASE_URL": database_url} if database_url else {})
 
