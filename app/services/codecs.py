@@ -60,7 +60,8 @@ def encode_all(parts: Sequence[Floats]) -> list[tuple[int, bytes]]:
                 found[place] = None if payload is None else (DECIMAL, payload)
         likely[likely] = [found[place] is not None for place in left[likely].tolist()]
         left, heads = left[~likely], heads[~likely]
-    for place in left.tolist():
+    rest: list[int] = left.tolist()
+    for place in rest:
         found[place] = _floats(parts[place])
     return [each for each in found if each is not None]
 
