@@ -58,11 +58,13 @@ def wave(count: int, points: int, seed: int = 0) -> np.ndarray:
     return (level * (1 + day + 0.05 * random.standard_normal((count, points)))).round(2)
 
 
-def long(values: np.ndarray, first: int = 0) -> bytes:
-    """The values as a Parquet file in long form, from hour `first` after START on, keys s0, s1, …"""
+def long(values: np.ndarray, first: int = 0, keys_from: int = 0) -> bytes:
+    """The values as a Parquet file in long form, from hour `first` after START on, keys s0, s1, …, or from another
+    number on."""
     count, points = values.shape
     hours = np.tile(np.arange(first, first + points), count) * 3_600_000_000 + int(START.timestamp() * 1e6)
-    keys = pa.array([f"s{place}" for place in range(count)]).take(pa.array(np.repeat(np.arange(count), points)))
+    names = [f"s{keys_from + place}" for place in range(count)]
+    keys = pa.array(names).take(pa.array(np.repeat(np.arange(count), points)))
     table = pa.table({"key": keys, "timestamp": pa.array(hours, pa.timestamp("us", "UTC")), "value": values.ravel()})
     sink = io.BytesIO()
     pa.parquet.write_table(table, sink)

@@ -1,7 +1,9 @@
 """Forecasts: the question comes as bytes, is validated in one step and answered off the event loop."""
 
 import time
+from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from app.db.tables import RevisionRow
 from app.http import routers
 from app.http.bodies import documented, json_bytes, parse
 from app.http.etags import is_known, tag_of
-from app.http.formats import JSON, negotiate, table_response
+from app.http.formats import JSON, negotiate, streamed, table_response, tables_response
 from app.http.formats import documented as table_documented
 from app.http.idempotency import IDEMPOTENT, idempotent
 from app.http.problems import problems
@@ -88,6 +90,10 @@ async def forecast(request: Request) -> Response:
     in training, short histories, gaps, a horizon or a level beyond the trained ones are answered with `warnings`, and a
     series without any value with nulls. `ETag` stands for version, data and question: with `If-None-Match`, an answer
     that would be the same is 304 and costs no forecast.
+
+    An answer of over a million numbers, or about more series of a dataset than memory may hold, is sent while it is
+    made, at one revision, and without `Content-Length`: one that breaks off is not whole. There `Gatecast-Warnings`
+    names what is said about its first series alone; JSON ends with all of it.
     """
     raw = await json_bytes(request)
     return await run_in_threadpool(_forecast, request, raw)
@@ -130,15 +136,15 @@ def _forecast(request: Request, raw: bytes) -> Response:
             return Response(status_code=304, headers=kept)
         if stored is None or found is None:
             read = forecasts.read_sent(session, chosen, _sent(ask), shape)
-        elif whole.is_for_parts(chosen, stored, found, state.ends):
-            read = found[0].name, found[1].number, found[1].series
+        elif apart := whole.apart(session, chosen, stored, found, shape, kept=state.ends):
+            read = whole.reads(database(request), workspace(request), chosen, apart, shape)
         else:
             read = forecasts.read_stored(session, chosen, stored, found, shape, kept=state.ends)
         watch.lap("read")
-    if isinstance(read, tuple):
-        answer = whole.answer_in_parts(database(request), workspace(request), chosen, read, shape)
-    else:
-        answer = forecasts.answer(chosen, read, shape)
+    if not isinstance(read, forecasts.Read) or whole.is_long(read, shape):
+        answers = whole.answers(chosen, iter([read]) if isinstance(read, forecasts.Read) else read, shape)
+        return _in_parts(request, answers, media, ask.timestamps, headers=kept, watch=watch)
+    answer = forecasts.answer(chosen, read, shape)
     watch.lap("model")
     if media != JSON:
         made = table_response(forecast_answers.table(answer), media, kept | forecast_answers.headers(answer))
@@ -148,6 +154,26 @@ def _forecast(request: Request, raw: bytes) -> Response:
     body = _dump(forecast_answers.document(answer, request.state.request_id, ask.timestamps))
     watch.lap("write")
     return Response(body, headers=kept | watch.header, media_type=JSON)
+
+
+def _in_parts(
+    request: Request,
+    answers: Iterator[forecast_answers.Answer],
+    media: str,
+    timestamps: bool,
+    *,
+    headers: dict[str, str],
+    watch: Stopwatch,
+) -> Response:
+    """Answers as one, sent while the next is made; what the first of them raises is refused as ever."""
+    first = next(answers)
+    watch.lap("model")
+    answers = chain([first], answers)
+    if media == JSON:
+        pieces = forecast_answers.json_pieces(answers, request.state.request_id, timestamps)
+        return streamed(pieces, JSON, headers | watch.header)
+    told = headers | forecast_answers.headers(first) | watch.header
+    return tables_response(map(forecast_answers.table, answers), media, told)
 
 
 def _next(request: Request, model: str, raw: bytes) -> Response:

@@ -1,6 +1,7 @@
 """Tables in and out: which media type an answer takes, and the six that a table can be answered as."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -77,10 +78,17 @@ def table_response(table: Any, media: str, headers: Mapping[str, str] | None = N
 STREAMS: dict[str, texts.Stream] = {CSV: "csv", ARROW: "arrow", PARQUET: "parquet", NDJSON: "ndjson", JSONL: "ndjson"}
 
 
-def tables_response(pages: Iterator[Any], media: str) -> Response:
-    """Pyarrow tables with the same columns as one answer of a media type of STREAMS, sent while they are made."""
-    pieces = texts.stream(pages, STREAMS[media])
-    return StreamingResponse(pieces, media_type=media, headers={"Vary": "Accept"})
+def tables_response(pages: Iterator[Any], media: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Pyarrow tables with the same columns as one answer of a media type of STREAMS, `streamed`."""
+    return streamed(texts.stream(pages, STREAMS[media]), media, headers)
+
+
+def streamed(pieces: Iterator[bytes], media: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer that is sent while it is made. The first piece is made now: what it raises can still be answered. What
+    comes later cuts the connection, which tells the client that the answer is not whole, and is logged."""
+    first = next(pieces)
+    sent = {"Vary": "Accept", **(headers or {})}
+    return StreamingResponse(chain([first], pieces), media_type=media, headers=sent)
 
 
 def documented(description: str, example: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

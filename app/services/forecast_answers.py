@@ -1,6 +1,7 @@
 """A forecast as it leaves: the JSON document, or the long-form table behind CSV, Parquet, Arrow and NDJSON."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,6 +19,7 @@ Bools = NDArray[np.bool_]
 
 NUMPY = orjson.OPT_SERIALIZE_NUMPY
 STAMPED = 96  # steps whose times are kept as texts
+WRITTEN = 64  # series written as one piece of a long JSON document
 LISTED = 100  # keys named in one warning
 LAST = 253_402_300_799_999_999  # the last microsecond of the year 9999 UTC, since 1970
 
@@ -92,6 +94,33 @@ def assembled(head: Mapping[str, Any], written: Iterable[bytes], warned: Sequenc
     """The JSON document from its parts: everything before `forecasts`, the rows, the warnings."""
     last = orjson.dumps(warned) if warned else b"[]"
     return b'%b,"forecasts":[%b],"warnings":%b}' % (orjson.dumps(head)[:-1], b",".join(written), last)
+
+
+def json_pieces(answers: Iterable[Answer], request_id: str | None, timestamps: bool) -> Iterator[bytes]:
+    """The JSON document of all series of these answers, of one answer at least, a piece at a time. What is said about
+    them comes last, so it is all there."""
+    before, told = b"", list[dict[str, Any]]()
+    for answer in answers:
+        before = before or orjson.dumps(head(answer, request_id))[:-1] + b',"forecasts":['
+        made = document(answer, request_id, timestamps)
+        told = gathered((told, made["warnings"]))
+        for at in range(0, len(made["forecasts"]), WRITTEN):
+            # The first piece is as long as the next: a short one tells those who pack it that the answer is short.
+            yield before + orjson.dumps(made["forecasts"][at : at + WRITTEN], option=NUMPY)[1:-1]
+            before = b","
+    yield b'%b],"warnings":%b}' % (b"" if before == b"," else before, orjson.dumps(told))
+
+
+def gathered(told: Iterable[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The warnings of several answers, each once, with how many series it is about and the first of them."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for said in itertools.chain.from_iterable(told):
+        mine = found.setdefault((said["code"], said["message"]), {**said, "series": [], "series_count": 0})
+        mine["series_count"] += said.get("series_count", 0)
+        mine["series"] = (mine["series"] + said.get("series", []))[:LISTED]
+    return [
+        said if said["series_count"] else {"code": said["code"], "message": said["message"]} for said in found.values()
+    ]
 
 
 def head(answer: Answer, request_id: str | None) -> dict[str, Any]:

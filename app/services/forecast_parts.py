@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.services.ingest.arrow import pa, parquet
-from app.services.texts import ROWS, csv_pieces, null_for_nan
+from app.services.ingest.arrow import parquet
+from app.services.texts import csv_pieces, grouped, null_for_nan
 from models import Stopped
 
 TOLD = b"gatecast"  # the metadata's name
@@ -83,7 +83,7 @@ def join(parts: Sequence[Path], path: Path, should_stop: Callable[[], bool]) -> 
     else:
         schema = parquet.read_schema(parts[0]).remove_metadata()
         with parquet.ParquetWriter(draft, schema, compression="zstd") as writer:
-            for table in _grouped(tables):
+            for table in grouped(tables):
                 writer.write_table(table)
                 rows += table.num_rows
     _settle(draft, path)
@@ -110,18 +110,6 @@ def _tables(parts: Sequence[Path], should_stop: Callable[[], bool]) -> Iterator[
             part.unlink(missing_ok=True)
             raise Damaged(part.name) from error
         yield table.replace_schema_metadata(None)
-
-
-def _grouped(tables: Iterator[Any]) -> Iterator[Any]:
-    """The tables in runs of at least `ROWS` rows: many small row groups are slow to read."""
-    held: list[Any] = []
-    for table in tables:
-        held.append(table)
-        if sum(one.num_rows for one in held) >= ROWS:
-            yield pa.concat_tables(held)
-            held = []
-    if held:
-        yield pa.concat_tables(held)
 
 
 def _settle(draft: Path, path: Path) -> None:

@@ -268,9 +268,10 @@ def _file(attempt: Attempt, groups: Sequence[Sequence[Path]]) -> dict[str, Any]:
         name, revision = attempt.spec["dataset"], attempt.spec["revision"]
         raise Conflict(f"Dataset {name!r} has no series at revision {revision}.")
     done = sum(forecast_parts.reach(group[-1]).done for group in groups if group)
+    said = forecast_answers.gathered(forecast_parts.reach(part).warnings for part in parts)
     attempt.on_progress(Progress(done, done, "writing the file", checkpoint=done))
     with _disk():
-        return _publish(attempt, parts) | {"series": done, "warnings": _warnings(parts)}
+        return _publish(attempt, parts) | {"series": done, "warnings": said}
 
 
 def _publish(attempt: Attempt, parts: Sequence[Path]) -> dict[str, Any]:
@@ -288,19 +289,6 @@ def _publish(attempt: Attempt, parts: Sequence[Path]) -> dict[str, Any]:
         store.keep_result(attempt.settings.store, attempt.job, path, store.PATIENCE)
         path.unlink()
     return {"href": f"/v1/jobs/{attempt.job}/result", "file": name, **about, **measured}
-
-
-def _warnings(parts: Sequence[Path]) -> list[dict[str, Any]]:
-    """The warnings of all parts, each once, with how many series it is about and the first of them."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for part in parts:
-        for said in forecast_parts.reach(part).warnings:
-            mine = found.setdefault((said["code"], said["message"]), {**said, "series": [], "series_count": 0})
-            mine["series_count"] += said.get("series_count", 0)
-            mine["series"] = (mine["series"] + said.get("series", []))[: forecast_answers.LISTED]
-    return [
-        said if said["series_count"] else {"code": said["code"], "message": said["message"]} for said in found.values()
-    ]
 
 
 @contextmanager

@@ -37,7 +37,8 @@ from models import Calendar, Forecast, Note, OpenArtifact, Series, known_of, pha
 STEP = "step"
 PART = 128  # series computed at a time: as quick, each, as more of them, and a few hundred take several threads
 THREADS = min(8, os.cpu_count() or 1)
-MAX_VALUES = 20_000_000  # numbers in one answer; more is work for a job
+MAX_HELD = 20_000_000  # numbers in one answer that is made in one go
+MAX_VALUES = 500_000_000  # numbers in one answer that is sent in parts; more is work for a job
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def append(session: Session, chosen: Chosen, dataset: str, points: Sequence[Arri
     raises: Conflict for a point that is there already with another value.
     """
     keys = tuple(dict.fromkeys(point.key for point in points))
-    check_size(len(keys), shape)
+    check_size(len(keys), shape, MAX_HELD)
     row = datasets.get(session, dataset)
     times, notes = instants([point.timestamp for point in points], datasets.calendar_of(row), "/points/{}/timestamp")
     rows = [(point.key, int(time), point.value) for point, time in zip(points, times, strict=True)]
@@ -338,10 +339,14 @@ def _calendar(own: Calendar, ask: Sent) -> Calendar:
     return Calendar.of(frequency, time_zone)
 
 
-def check_size(series: int, shape: Shape) -> None:
-    values = series * shape.horizon * (1 + len(shape.levels) + shape.samples)
-    if values > MAX_VALUES:
+def numbers(series: int, shape: Shape) -> int:
+    """The numbers in the forecast of so many series."""
+    return series * shape.horizon * (1 + len(shape.levels) + shape.samples)
+
+
+def check_size(series: int, shape: Shape, most: int = MAX_VALUES) -> None:
+    if (values := numbers(series, shape)) > most:
         raise TooLarge(
-            f"Expected an answer of at most {MAX_VALUES:,} numbers, this one has {values:,}: {series:,} series, "
+            f"Expected an answer of at most {most:,} numbers, this one has {values:,}: {series:,} series, "
             f"{shape.horizon:,} steps, {len(shape.levels):,} quantiles, {shape.samples:,} samples. Ask in parts."
         )

@@ -5,9 +5,9 @@ in JSON and NDJSON, empty in CSV, null in Parquet and Arrow. In text, times are 
 """
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import RawIOBase
-from itertools import islice
+from itertools import chain
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from app.services.ingest.arrow import pa, parquet, pc
 
 ROWS = 65_536  # rows turned into text at a time
+WIDE = 1 << 23  # bytes of a table that need no company
 LARGE = 1 << 16  # bytes that go out by themselves
 DAY = 86_400_000_000
 Text = Literal["json", "csv"]
@@ -74,13 +75,30 @@ def parquet_bytes(table: Any) -> bytes:
 
 
 def stream(pages: Iterator[Any], kind: Stream) -> Iterator[bytes]:
-    """Tables with the same columns as one text, Arrow stream or Parquet file; memory holds one of them at a time."""
+    """Tables with the same columns as one text, Arrow stream or Parquet file; memory holds one of them at a time, or a
+    run of small ones."""
     if kind in ("arrow", "parquet"):
-        yield from _written(pages, kind)
+        yield from _written(grouped(pages), kind)
         return
     for place, table in enumerate(pages):
         pieces = csv_pieces(table) if kind == "csv" else ndjson_pieces(table)
-        yield from islice(pieces, 1 if place and kind == "csv" else 0, None)  # one header
+        if kind == "csv":  # one header, with the first rows: short as it is alone, nobody would pack what follows it
+            header = next(pieces)
+            pieces = pieces if place else chain([header + next(pieces, b"")], pieces)
+        yield from pieces
+
+
+def grouped(tables: Iterable[Any]) -> Iterator[Any]:
+    """The tables in runs of at least `ROWS` rows, or `WIDE` bytes: many small row groups, or batches, are slow to
+    read."""
+    held: list[Any] = []
+    for table in tables:
+        held.append(table)
+        if sum(one.num_rows for one in held) >= ROWS or sum(one.nbytes for one in held) >= WIDE:
+            yield pa.concat_tables(held) if held[1:] else held[0]
+            held = []
+    if held:
+        yield pa.concat_tables(held)
 
 
 def _written(pages: Iterator[Any], kind: str) -> Iterator[bytes]:

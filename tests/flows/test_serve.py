@@ -220,3 +220,27 @@ def test_a_database_that_cannot_be_used_gets_a_sentence(settings: Settings, tmp_
 def test_the_openapi_document_is_printed(settings: Settings) -> None:
     done = gatecast(settings, "openapi")
     assert json.loads(done.stdout)["info"]["title"] == "Gatecast"
+
+
+def test_a_long_answer_that_cannot_go_on_is_cut(serve: Callable[..., Server]) -> None:
+    """What a client has got of it then is no whole answer, whatever its status says, and the log has the cause."""
+    server = serve("--no-worker", GATECAST_MAX_VERSIONS_LOADED="1")
+    days = [f"2026-01-{day:02d}" for day in range(1, 13)]
+    rows = (f"s{place:05d},{day},{place % 7 + 1}" for place in range(5000) for day in days)
+    content = "key,timestamp,value\n" + "\n".join(rows)
+    csv = {"Content-Type": "text/csv"}
+    server.http.post("/v1/datasets/many/revisions", content=content, headers=csv, timeout=60).raise_for_status()
+    levels = [place / 100 for place in range(1, 100)]
+    question = {"model": "base", "dataset": "many", "horizon": 48, "quantiles": levels}  # 24 million numbers
+    plain = {"Accept-Encoding": "identity"}
+    with server.http.stream("POST", "/v1/forecasts", json=question, headers=plain, timeout=60) as answer:
+        assert answer.status_code == 200
+        pieces = answer.iter_raw()
+        assert next(pieces).startswith(b'{"model":')
+        with httpx.Client(base_url=server.url) as other:
+            other.delete("/v1/datasets/many").raise_for_status()
+        with pytest.raises(httpx.RemoteProtocolError):
+            for _ in pieces:
+                pass
+    until(lambda: "There is no dataset 'many'" in server.text())
+    assert server.http.get("/healthz").status_code == 200

@@ -268,9 +268,10 @@ def test_times_may_be_left_out(client: TestClient) -> None:
 
 
 def test_too_much(client: TestClient, settings: Settings) -> None:
+    many = [{"key": f"s{place}", "target": [1.0]} for place in range(60)]
     for body, status, pointer in (
         ({"horizon": settings.max_horizon + 1}, 422, "/horizon"),
-        ({"horizon": 10_000, "samples": 1000}, 413, None),
+        ({"inputs": many, "dataset": None, "horizon": 10_000, "samples": 1000}, 413, None),
         ({"inputs": [{"key": "a", "target": [1.0]}] * 2, "dataset": None}, 422, ""),
     ):
         answer = client.post(URL, json={"model": "fuel", "dataset": "gasoline", **body})
