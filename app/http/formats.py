@@ -86,7 +86,7 @@ def tables_response(pages: Iterator[Any], media: str, headers: Mapping[str, str]
 def streamed(pieces: Iterator[bytes], media: str, headers: Mapping[str, str] | None = None) -> Response:
     """An answer that is sent while it is made. The first piece is made now: what it raises can still be answered. What
     comes later cuts the connection, which tells the client that the answer is not whole, and is logged."""
-    first = next(pieces)
+    first = next(pieces, b"")  # of no rows, NDJSON has none
     sent = {"Vary": "Accept", **(headers or {})}
     return StreamingResponse(chain([first], pieces), media_type=media, headers=sent)
 

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from app.db.session import Database
 from app.errors import AppError, Conflict, Invalid, NotFound
+from app.http.formats import STREAMS
 from app.services import datasets, points
 
 HOURS = (
@@ -256,6 +257,14 @@ def test_a_dataset_that_becomes_another_ends_the_stream(client: TestClient, data
     upload(client, "key,timestamp,value\n" + "".join(f"k{place},2026-03-01,2\n" for place in range(4)), frequency="D")
     with pytest.raises(NotFound, match="deleted"):
         next(pages)
+
+
+@pytest.mark.parametrize("media", [*STREAMS])
+def test_a_whole_dataset_without_a_point_is_an_answer(client: TestClient, media: str) -> None:
+    upload(client, "key,timestamp,value\na,2026-03-01,1\n", frequency="D")
+    assert client.delete("/v1/datasets/d/series/a").status_code == 204
+    answer = client.get("/v1/datasets/d/points", headers={"Accept": media})
+    assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, media)
 
 
 def test_a_whole_dataset_as_of_a_revision(client: TestClient) -> None:
