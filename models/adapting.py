@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.calendar import Calendar
-from models.calibration import Judges, Mixture
+from models.calibration import WORSE, Judges, Mixture
 from models.config import TrainConfig
 from models.course import Course
 from models.forecaster import AnyMember, Forecaster
@@ -35,13 +35,12 @@ BATCH, USUAL = 64, 24  # windows a step, of up to so many steps ahead: fewer of 
 RATES = {"head": 1e-3, "recurrent": 3e-4, "all": 3e-4}
 PATIENCE = 6
 PLENTY = 60_000  # points, from which on networks from nothing learn most of it: the base is not learned on beside them
-HALF, QUARTER = 0.5, 0.25  # of the forecast that is the base's beside networks, of few points and of plenty
-CLOSE = 1.1  # times the best loss, up to which a network or what was learned on counts
-FAR = 1.25  # the same of the base as it is: it knows nothing of the time that judges, the others may
+TIMES = 3.0  # what the networks count there, in times of the base
+CLOSE = 1.3  # times the best loss, up to which networks or what was learned on count
+FAR = 1.5  # the same of the base as it is: it knows nothing of the time that judges, the others may
 CALIBRATING = 30  # windows that judge, from which on the base alone is given intervals from them
-# What must be gained over the base as it is, over the root of the number of windows that judge: few say little, and
-# what is learned on has been chosen by them.
-UNSURE = {"network": 0.3, "tuned": 1.0}
+# What must be gained over the base as it is, over the root of the number of windows that judge: few say little.
+UNSURE = 0.3
 
 
 @dataclass(frozen=True)
@@ -126,16 +125,13 @@ def base_for(config: TrainConfig, calendar: Calendar, start: Path | None, name: 
 def weigh(
     judges: Judges, members: Sequence[AnyMember[Any]], best_steps: Sequence[int], base: Base
 ) -> tuple[Mixture, list[str]]:
-    """What each member counts. Half of the forecast is the base's, as it is and learned on, or a quarter where points
-    are plenty, the rest that of the networks from nothing, where both are good enough; the fewer windows judge, the
-    better a network has to be. Where the mixture is worse than the base alone on what judges, the base alone is left,
-    with its own intervals. `best_steps`
-    (member,) are those after which each was best. With the mixture come sentences on why."""
+    """What each member counts (`shares_of`). Where the mixture is worse than the base alone on what judges, the base
+    alone is left, with its own intervals. `best_steps` (member,) are those after which each was best. With the mixture
+    come sentences on why."""
     quantiles = judges.asked(members)
     losses = judges.losses(quantiles)
     kinds = [_kind(member, steps) for member, steps in zip(members, best_steps, strict=True)]
-    part = QUARTER if judges.panel.lengths.sum() >= PLENTY else HALF
-    shares = shares_of(losses, kinds, judges.count, part)
+    shares = shares_of(losses, kinds, judges.count, plenty=bool(judges.panel.lengths.sum() >= PLENTY))
     found = judges.calibrated(members, quantiles, shares)
     alone = kinds.index("base")
     reasons = [_told(losses, kinds, shares, base.name)]
@@ -187,18 +183,22 @@ def _kind(member: AnyMember[Any], best_step: int) -> str:
     return "tuned" if best_step else "idle"
 
 
-def shares_of(losses: Array, kinds: Sequence[str], count: float, part: float = HALF) -> Array:
-    """The members' shares (member,) by their `losses` (member,) on `count` windows; `part` is the base's."""
-    kind, root = np.array(kinds), np.sqrt(max(1.0, count))
+def shares_of(losses: Array, kinds: Sequence[str], count: float, *, plenty: bool = False) -> Array:
+    """The members' shares (member,) by their `losses` (member,) on `count` windows: the same for the networks together,
+    the base and the base learned on, as far as they are good enough; the networks more where points are `plenty`. Equal
+    shares forecast better than estimated ones do (Clemen 1989). The fewer windows judge, the better a network or
+    learning on has to be."""
+    kind, doubt = np.array(kinds), 1.0 + UNSURE / np.sqrt(max(1.0, count))
     own, best = losses[kind == "base"][0], losses[kind != "idle"].min()
-    close = losses <= CLOSE * best
-    networks = (kind == "network") & close & (losses * (1.0 + UNSURE["network"] / root) <= CLOSE * own)
-    tuned = (kind == "tuned") & close & (losses * (1.0 + UNSURE["tuned"] / root) <= own)
-    far = own > FAR * (1.0 + UNSURE["network"] / root) * best
+    networks = kind == "network"
+    networks &= losses <= WORSE * losses[networks].min(initial=np.inf)
+    networks &= (losses <= CLOSE * best) & (losses * doubt <= CLOSE * own)
+    tuned = (kind == "tuned") & (losses * doubt <= own)
+    far = own > FAR * doubt * best
     plain = (kind == "base") & (not far or not (networks | tuned).any())
     shares = np.zeros(len(losses))
-    for group, own_part in ((networks, 1.0 - part), (tuned | plain, part)):
-        shares[group] = own_part / max(1, group.sum())
+    for group, part in ((networks, TIMES if plenty else 1.0), (tuned, 1.0), (plain, 1.0)):
+        shares[group] = part / max(1, group.sum())
     return shares / shares.sum()
 
 

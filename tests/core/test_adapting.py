@@ -316,17 +316,19 @@ def test_a_version_with_the_base_in_it_may_be_started_from(
 
 
 KINDS = ("network", "network", "base", "tuned")
+THIRD, SIXTH = 1 / 3, 1 / 6
 
 
 @pytest.mark.parametrize(
     ("losses", "count", "expected"),
     [
-        ((1.0, 1.05, 1.0, 0.9), 1000, (0.0, 0.0, 0.5, 0.5)),  # networks far behind what was learned on
-        ((0.9, 0.95, 1.0, 0.9), 1000, (0.25, 0.25, 0.25, 0.25)),
-        ((0.5, 0.52, 1.0, 0.9), 1000, (0.5, 0.5, 0.0, 0.0)),  # the base far behind
-        ((1.3, 1.4, 1.0, 1.0), 1000, (0.0, 0.0, 1.0, 0.0)),
-        ((0.99, 1.2, 1.0, 0.8), 3, (0.0, 0.0, 1.0, 0.0)),  # three windows say little
-        ((0.8, 1.2, 1.0, 1.0), 3, (0.5, 0.0, 0.5, 0.0)),
+        ((1.0, 1.05, 1.0, 0.9), 1000, (SIXTH, SIXTH, THIRD, THIRD)),
+        ((1.0, 1.2, 1.0, 0.9), 1000, (THIRD, 0.0, THIRD, THIRD)),  # a network far behind the other
+        ((1.3, 1.4, 1.0, 0.9), 1000, (0.0, 0.0, 0.5, 0.5)),  # networks far behind what was learned on
+        ((0.5, 0.52, 1.0, 0.9), 1000, (0.25, 0.25, 0.0, 0.5)),  # the base far behind
+        ((1.4, 1.5, 1.0, 1.0), 1000, (0.0, 0.0, 1.0, 0.0)),  # learning on gained nothing
+        ((1.12, 1.3, 1.0, 0.9), 3, (0.0, 0.0, 1.0, 0.0)),  # three windows say little
+        ((1.03, 1.3, 1.0, 0.9), 3, (0.5, 0.0, 0.5, 0.0)),
     ],
 )
 def test_shares(losses: tuple[float, ...], count: float, expected: tuple[float, ...]) -> None:
@@ -334,9 +336,13 @@ def test_shares(losses: tuple[float, ...], count: float, expected: tuple[float, 
 
 
 def test_where_points_are_plenty_most_is_the_networks() -> None:
-    found = shares_of(np.array([0.9, 0.95, 1.0]), ("network", "network", "base"), 1000, 0.25)
+    found = shares_of(np.array([0.9, 0.95, 1.0]), ("network", "network", "base"), 1000, plenty=True)
     np.testing.assert_allclose(found, (0.375, 0.375, 0.25))
-    np.testing.assert_allclose(shares_of(np.array([2.0, 1.0]), ("network", "base"), 1000, 0.25), (0.0, 1.0))
+    np.testing.assert_allclose(shares_of(np.array([2.0, 1.0]), ("network", "base"), 1000, plenty=True), (0.0, 1.0))
+
+
+def test_without_networks_the_base_and_what_was_learned_on_are_half_each() -> None:
+    np.testing.assert_allclose(shares_of(np.array([1.0, 0.9]), ("base", "tuned"), 1000, plenty=True), (0.5, 0.5))
 
 
 def test_the_base_off_is_what_it_was(opened: OpenArtifact) -> None:
