@@ -35,7 +35,7 @@ BATCH, USUAL = 64, 24  # windows a step, of up to so many steps ahead: fewer of 
 RATES = {"head": 1e-3, "recurrent": 3e-4, "all": 3e-4}
 PATIENCE = 6
 PLENTY = 60_000  # points, from which on networks from nothing learn most of it: the base is not learned on beside them
-TIMES = 3.0  # what the networks count there, in times of the base
+TIMES = 3.0  # what the networks count there at least, in times of the base
 CLOSE = 1.3  # times the best loss, up to which networks or what was learned on count
 FAR = 1.5  # the same of the base as it is: it knows nothing of the time that judges, the others may
 CALIBRATING = 30  # windows that judge, from which on the base alone is given intervals from them
@@ -185,9 +185,9 @@ def _kind(member: AnyMember[Any], best_step: int) -> str:
 
 def shares_of(losses: Array, kinds: Sequence[str], count: float, *, plenty: bool = False) -> Array:
     """The members' shares (member,) by their `losses` (member,) on `count` windows: the same for the networks together,
-    the base and the base learned on, as far as they are good enough; the networks more where points are `plenty`. Equal
-    shares forecast better than estimated ones do (Clemen 1989). The fewer windows judge, the better a network or
-    learning on has to be."""
+    the base and the base learned on, as far as they are good enough; where points are `plenty` the base counts as one
+    more network does, at most a quarter. Equal shares forecast better than estimated ones do (Clemen 1989). The fewer
+    windows judge, the better a network or learning on has to be."""
     kind, doubt = np.array(kinds), 1.0 + UNSURE / np.sqrt(max(1.0, count))
     own, best = losses[kind == "base"][0], losses[kind != "idle"].min()
     networks = kind == "network"
@@ -197,7 +197,8 @@ def shares_of(losses: Array, kinds: Sequence[str], count: float, *, plenty: bool
     far = own > FAR * doubt * best
     plain = (kind == "base") & (not far or not (networks | tuned).any())
     shares = np.zeros(len(losses))
-    for group, part in ((networks, TIMES if plenty else 1.0), (tuned, 1.0), (plain, 1.0)):
+    together = max(TIMES, float(networks.sum())) if plenty else 1.0
+    for group, part in ((networks, together), (tuned, 1.0), (plain, 1.0)):
         shares[group] = part / max(1, group.sum())
     return shares / shares.sum()
 

@@ -338,6 +338,8 @@ def test_shares(losses: tuple[float, ...], count: float, expected: tuple[float, 
 def test_where_points_are_plenty_most_is_the_networks() -> None:
     found = shares_of(np.array([0.9, 0.95, 1.0]), ("network", "network", "base"), 1000, plenty=True)
     np.testing.assert_allclose(found, (0.375, 0.375, 0.25))
+    many = shares_of(np.array([0.9] * 9 + [1.0]), ("network",) * 9 + ("base",), 1000, plenty=True)
+    np.testing.assert_allclose(many, 0.1)  # as one more network
     np.testing.assert_allclose(shares_of(np.array([2.0, 1.0]), ("network", "base"), 1000, plenty=True), (0.0, 1.0))
 
 
