@@ -5,12 +5,16 @@ The system's own means see a machine that is gone (keepalives, `tcp_user_timeout
 does not answer, as a frozen server or a proxy does; so each wait has an end of its own, too.
 """
 
+import select
+import time
 from typing import Any
 
 import psycopg
+from psycopg import pq
 from psycopg.errors import _WaitTimeout  # pyright: ignore[reportPrivateUsage] -- what `wait` raises; nothing else tells
 from sqlalchemy import Connection, Engine, create_engine, event
 
+Error = psycopg.Error
 CONNECT_S = 5  # for a new connection
 FIRST_S = 5.0  # for the answer to the ping that a connection is asked when it is taken from the pool
 ANSWER_S = 60.0  # for any later one: a statement of a large upload or a delete may take its time
@@ -72,11 +76,29 @@ def unhurried(connection: Any) -> None:
         line.patience = None
 
 
-def brief(connection: Any) -> None:
-    """Give this connection up as soon as an answer takes longer than that to a ping."""
-    line = connection.connection.driver_connection
-    if isinstance(line, Line):
-        line.patience = FIRST_S
+def snapshot(connection: Connection) -> str:
+    """What a statement sees now: asked before every forecast, and so past the drivers' layers, whose work takes longer
+    than the answer. Raises psycopg.OperationalError where that takes longer than one to a ping; then the connection is
+    closed."""
+    asked: Any = connection.connection.driver_connection
+    line: pq.abc.PGconn = asked.pgconn
+    try:
+        line.send_query(b"select pg_current_snapshot()::text")
+        line.flush()
+        until, heard = time.monotonic() + FIRST_S, select.poll()
+        heard.register(line.socket, select.POLLIN)
+        while line.is_busy():
+            if not heard.poll(max(0.0, 1000 * (until - time.monotonic()))):
+                raise psycopg.OperationalError(f"no answer from the database in {FIRST_S:.0f} s")
+            line.consume_input()
+        said = line.get_result()
+        value = said.get_value(0, 0) if said is not None and said.status == pq.ExecStatus.TUPLES_OK else None
+        if value is None or line.get_result() is not None:
+            raise psycopg.OperationalError("the database did not tell its snapshot")
+    except psycopg.Error:
+        line.finish()
+        raise
+    return value.decode()
 
 
 def refresh_statistics(engine: Engine) -> None:

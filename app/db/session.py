@@ -121,9 +121,8 @@ class Database:
                 return None
             if self._look is None:
                 self._look = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-                postgres.brief(self._look)
-            return str(self._look.exec_driver_sql("select pg_current_snapshot()::text").scalar_one())
-        except SQLAlchemyError:
+            return postgres.snapshot(self._look)
+        except (SQLAlchemyError, postgres.Error):
             self._silent_until = time.monotonic() + SILENT_S
             lost, self._look = self._look, None
             if lost is not None:

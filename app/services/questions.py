@@ -4,7 +4,6 @@ A question that is anything but plain, or that would be refused, is left out her
 answers it, or says why not."""
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -80,7 +79,7 @@ class Part:
 
 
 class Reader:
-    """Finds what questions need. To be used by one thread at a time."""
+    """Finds what questions need. To be used by one thread at a time, but for `stamp`."""
 
     def __init__(
         self, database: Database, versions: OpenVersions, meant: Remembered[Meant], contexts: Contexts, moves: Moves
@@ -89,32 +88,43 @@ class Reader:
         self._moves = moves
         self._stamp: Stamp = None  # the last one seen
 
-    def read(self, questions: Sequence[Question]) -> tuple[list[Part], float]:
-        """What is needed for those of the questions that are plain, and the seconds it took to get."""
-        began = time.perf_counter()
-        stamp = self._database.stamp()
+    def stamp(self) -> Stamp:
+        """The database's, as it is now; from any thread."""
+        return self._database.stamp()
+
+    def at_hand(self, questions: Sequence[Question], stamp: Stamp) -> tuple[list[Part], list[Question]]:
+        """What is needed for those of the questions that can be answered by what is in memory at this stamp, and the
+        others. Asks the database nothing."""
         if stamp != self._stamp:
             self._follow(stamp)
         self.contexts.begin()
         parts: list[Part] = []
         if stamp is None:  # the database does not answer, and the other way says so
-            return parts, 0.0
-        left: dict[str, list[Question]] = {}
+            return parts, []
+        left: list[Question] = []
         for question in questions:
             part = None
             with suppress(AppError, ValueError):
                 part = self._at_hand(question, stamp)
             if part is None:
-                left.setdefault(question.workspace, []).append(question)
+                left.append(question)
             else:
                 parts.append(part)
-        for workspace, mine in left.items():
+        return parts, left
+
+    def read(self, questions: Sequence[Question], stamp: Stamp) -> list[Part]:
+        """What is needed for those of these questions that are plain."""
+        apart: dict[str, list[Question]] = {}
+        for question in questions:
+            apart.setdefault(question.workspace, []).append(question)
+        parts: list[Part] = []
+        for workspace, mine in apart.items():
             try:
                 with self._database.read(workspace) as session:
                     parts += self._read(session, mine, stamp)
             except SQLAlchemyError:
                 continue  # the other way says what is wrong
-        return parts, time.perf_counter() - began
+        return parts
 
     def _follow(self, stamp: Stamp) -> None:
         """Somebody has committed: what that was is known where it was this process' own writing of points."""

@@ -40,16 +40,16 @@ class Turns:
         self._cost: dict[str, float] = {}  # seconds a window, by version
         # PostgreSQL is asked beside the loop: it may be far away, or gone.
         self._beside = None if database.is_sqlite else ThreadPoolExecutor(1, "turn")
-        self._asking = False
+        self._asking: asyncio.Task[None] | None = None
 
     def ask(self, question: Question) -> "asyncio.Future[Reply | None]":
         """The answer, once the turn is over; None for what is not plain after all."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:  # the first question, or one after the loop before has gone
-            self._loop, self._waiting, self._asking = loop, [], False
+            self._loop, self._waiting, self._asking = loop, [], None
         question.future = loop.create_future()
         self._waiting.append(question)
-        if len(self._waiting) == 1 and not self._asking:
+        if len(self._waiting) == 1 and self._asking is None:
             loop.call_soon(self._gather, loop, 0, PASSES)
         return question.future
 
@@ -69,25 +69,34 @@ class Turns:
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         questions, self._waiting = self._waiting, []
-        if self._beside is None:
-            try:
-                self._go_on(loop, questions, *self._reader.read(questions))
-            finally:
-                _leave_nobody(questions)
+        if self._beside is not None:
+            self._asking = loop.create_task(self._beside_the_loop(loop, questions, self._beside))
             return
-        self._asking = True
-        asked = loop.run_in_executor(self._beside, self._reader.read, questions)
+        began = time.perf_counter()
+        try:
+            stamp = self._reader.stamp()
+            parts, left = self._reader.at_hand(questions, stamp)
+            parts += self._reader.read(left, stamp)
+            self._go_on(loop, questions, parts, time.perf_counter() - began)
+        finally:
+            _leave_nobody(questions)
 
-        def done(found: "asyncio.Future[tuple[list[Part], float]]") -> None:
-            self._asking = False
+    async def _beside_the_loop(
+        self, loop: asyncio.AbstractEventLoop, questions: Sequence[Question], beside: ThreadPoolExecutor
+    ) -> None:
+        """The same; only what asks the database changes threads, most of the time for its stamp alone."""
+        began = time.perf_counter()
+        try:
+            stamp = await loop.run_in_executor(beside, self._reader.stamp)
+            parts, left = self._reader.at_hand(questions, stamp)
+            if left:
+                parts += await loop.run_in_executor(beside, self._reader.read, left, stamp)
+            self._go_on(loop, questions, parts, time.perf_counter() - began)
+        finally:
+            self._asking = None
             if self._waiting:
                 loop.call_soon(self._gather, loop, 0, PASSES)
-            try:
-                self._go_on(loop, questions, *found.result())
-            finally:
-                _leave_nobody(questions)
-
-        asked.add_done_callback(done)
+            _leave_nobody(questions)
 
     def _go_on(
         self, loop: asyncio.AbstractEventLoop, questions: Sequence[Question], parts: Sequence[Part], read_s: float

@@ -1,5 +1,6 @@
 """What names stood for is remembered until somebody commits something, in this process or another."""
 
+import re
 import sqlite3
 from pathlib import Path
 
@@ -96,3 +97,18 @@ def test_a_stamp_asked_for_in_vain_is_not_asked_for_again(kept: Remembered[int])
     look = Counting()
     assert [kept.get("default", "fuel", look, None) for _ in range(2)] == [1, 2]
     assert [kept.get("default", "fuel", look) for _ in range(2)] == [3, 3]
+
+
+def test_a_lost_line_tells_nothing_and_is_replaced(database: Database) -> None:
+    if database.is_sqlite:
+        pytest.skip("a file has no line to it")
+    assert re.fullmatch(r"\d+:\d+:[\d,]*", str(database.stamp()))
+    line = database._look
+    assert line is not None
+    with database.engine.connect() as other:
+        number = line.connection.driver_connection.info.backend_pid
+        assert other.exec_driver_sql(f"select pg_terminate_backend({number}, 5000)").scalar()
+    assert database.stamp() is None
+    assert database.stamp() is None  # for some seconds nobody waits for it
+    database._silent_until = 0.0
+    assert database.stamp() is not None

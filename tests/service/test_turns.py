@@ -14,7 +14,7 @@ from sqlalchemy import event, func, select
 
 from app.api.plain import arrival_of, question_of
 from app.config import Settings
-from app.db.session import Database
+from app.db.session import Database, Stamp
 from app.db.tables import RevisionRow
 from app.main import create_app
 from app.services import datasets
@@ -319,11 +319,11 @@ def test_a_plain_body_has_the_same_limit(settings: Settings) -> None:
 def test_a_turn_waits_for_those_who_come_meanwhile_and_not_for_ever(app: FastAPI, client: TestClient) -> None:
     client.post(URL, json=ask("a")).raise_for_status()
     turns, sizes = app.state.turns, list[int]()
-    read = turns._reader.read
+    at_hand = turns._reader.at_hand
 
-    def counted(questions: Sequence[Question]) -> Any:
+    def counted(questions: Sequence[Question], stamp: Stamp) -> Any:
         sizes.append(len(questions))
-        return read(questions)
+        return at_hand(questions, stamp)
 
     async def one_a_pass(count: int) -> list[Reply | None]:
         asked: list[asyncio.Future[Reply | None]] = []
@@ -334,7 +334,7 @@ def test_a_turn_waits_for_those_who_come_meanwhile_and_not_for_ever(app: FastAPI
             await asyncio.sleep(0)
         return list(await asyncio.gather(*asked))
 
-    turns._reader.read = counted
+    turns._reader.at_hand = counted
     for count in (1, 2, 10):
         assert None not in asyncio.run(one_a_pass(count))
     assert sizes[:2] == [1, 2]
