@@ -82,12 +82,16 @@ class Turns:
             _leave_nobody(questions)
 
     async def _beside_the_loop(
-        self, loop: asyncio.AbstractEventLoop, questions: Sequence[Question], beside: ThreadPoolExecutor
+        self, loop: asyncio.AbstractEventLoop, questions: list[Question], beside: ThreadPoolExecutor
     ) -> None:
         """The same; only what asks the database changes threads, most of the time for its stamp alone."""
         began = time.perf_counter()
         try:
             stamp = await loop.run_in_executor(beside, self._reader.stamp)
+            if self._waiting:  # one more look for those who came meanwhile: else there would be two turns for ever
+                questions += self._waiting
+                self._waiting = []
+                stamp = await loop.run_in_executor(beside, self._reader.stamp)
             parts, left = self._reader.at_hand(questions, stamp)
             if left:
                 parts += await loop.run_in_executor(beside, self._reader.read, left, stamp)
