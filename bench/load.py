@@ -69,6 +69,12 @@ def bodies(script: Path, asks: Sequence[dict[str, Any]]) -> Path:
     return script
 
 
+def nothing(script: Path) -> Path:
+    """A script that sends what wrk sends by itself."""
+    script.write_text(TAIL)
+    return script
+
+
 def points(script: Path, series: int, first: int, epoch: int) -> Path:
     """A script that sends one new point after another, from hour `first` after `epoch` on."""
     script.write_text(HEAD + POINTS % {"series": series, "first": first, "epoch": epoch} + TAIL)
