@@ -36,6 +36,9 @@ BASE = "base"  # the manifest's kind of what answers for any frequency
 WEIGHTS, GRAPH, MANIFEST = "weights.safetensors", "forward.onnx", "manifest.json"
 CHUNK = 512  # windows a forward: bounds memory whatever is asked for
 READ = 96  # the same with the base in the graph, which takes a seventh of a megabyte a window
+BOUND = (
+    64  # calendars that the base is kept ready for: to make one takes longer than what else is done about a question
+)
 CELLS = 400_000  # steps a forward of the base, whose contexts may be long
 
 
@@ -56,6 +59,9 @@ class OpenArtifact:
         None  # steps that its own networks want filled, fewer than `context` with the base beside them
     )
     told: frozenset[str] = frozenset()  # the tables that its graph asks for: a base made earlier knows fewer
+    _bound: "dict[Calendar, OpenArtifact]" = field(
+        default_factory=dict[Calendar, "OpenArtifact"], init=False, repr=False, compare=False
+    )
 
     @property
     def any_frequency(self) -> bool:
@@ -73,10 +79,16 @@ class OpenArtifact:
         """The version for series on `calendar`: a trained one as it is, the base with the seasons of these steps."""
         if not self.any_frequency:
             return self
-        seasons = seasons_of(calendar.frequency)
-        context, horizon = reach(*seasons), trained_horizon(seasons[0])
-        config = self.config.replace(season=seasons[0])
-        return replace(self, calendar=calendar, seasons=seasons, context=context, horizon=horizon, config=config)
+        found = self._bound.get(calendar)
+        if found is None:
+            seasons = seasons_of(calendar.frequency)
+            context, horizon = reach(*seasons), trained_horizon(seasons[0])
+            config = self.config.replace(season=seasons[0])
+            found = replace(self, calendar=calendar, seasons=seasons, context=context, horizon=horizon, config=config)
+            if len(self._bound) >= BOUND:
+                self._bound.clear()
+            self._bound[calendar] = found
+        return found
 
     def forecast(
         self, series: Sequence[Series], horizon: int, levels: Sequence[float], samples: int = 0, seed: int = 0
@@ -159,7 +171,7 @@ class OpenArtifact:
         distance of each quantile from the median there is the root of the sum of squares of the graph's own and the
         one at the end of the part before: the errors of the parts are taken as independent."""
         known: Bools = np.any(present, axis=1)  # before anything is fed back
-        least = self.least(values)
+        least = self.least(values) if horizon > self.horizon else None
         if beside is None and self.design:
             count, steps = len(values), self.context + self.reach(horizon)
             features = np.full((count, steps, len(self.design.steps)), np.nan, np.float32)

@@ -54,7 +54,7 @@ def document(answer: Answer, request_id: str | None, timestamps: bool) -> dict[s
     """The JSON document; arrays stay numpy's, for a writer that takes them and turns NaN into null."""
     origins, stamps = _stamps(answer)
     forecast = answer.forecast
-    levels = np.ascontiguousarray(np.moveaxis(forecast.quantiles, 2, 0))  # (level, series, horizon)
+    levels = np.ascontiguousarray(forecast.quantiles.transpose(2, 0, 1))  # (level, series, horizon)
     names = [level_name(level) for level in forecast.levels]
     made: list[dict[str, Any]] = []
     for place, key in enumerate(forecast.keys):
@@ -75,7 +75,7 @@ def rows(answer: Answer, timestamps: bool) -> list[bytes]:
     forecast, horizon = answer.forecast, answer.horizon
     if horizon > STAMPED or answer.calendar.frequency.is_integer:
         return [orjson.dumps(row, option=NUMPY) for row in document(answer, None, timestamps)["forecasts"]]
-    levels = np.ascontiguousarray(np.moveaxis(forecast.quantiles, 2, 0))  # (level, series, horizon)
+    levels = np.ascontiguousarray(forecast.quantiles.transpose(2, 0, 1))  # (level, series, horizon)
     names = _level_names(forecast.levels)
     written: list[bytes] = []
     clocks = zip(forecast.origins.tolist(), answer.phases.tolist(), answer.dated.tolist(), strict=True)

@@ -89,9 +89,8 @@ class Chosen(Meant):
 
     def on(self, calendar: Calendar) -> OpenArtifact:
         """The version on the clock on which series lie; the one that answers for any frequency, bound to theirs."""
-        if self.opened.calendar == calendar:
-            return self.opened
-        return replace(self.opened.at(calendar), calendar=calendar)
+        bound = self.opened.at(calendar)
+        return bound if bound.calendar == calendar else replace(bound, calendar=calendar)
 
 
 @dataclass(frozen=True)
@@ -272,9 +271,9 @@ def _computed(opened: OpenArtifact, series: Sequence[Series], shape: Shape) -> F
     """The forecast of all series; of many, parts at once in threads, for the graph leaves the interpreter free. A
     series' forecast does not depend on its company, so the parts are those of the whole."""
 
-    @np.errstate(over="ignore", invalid="ignore")  # values near the end of float64: noted by the caller
     def forecast(part: Sequence[Series]) -> Forecast:
-        return opened.forecast(part, shape.horizon, shape.levels, shape.samples)
+        with np.errstate(over="ignore", invalid="ignore"):  # values near the end of float64: noted by the caller
+            return opened.forecast(part, shape.horizon, shape.levels, shape.samples)
 
     size = PART if opened.together >= PART else opened.together * (PART // opened.together)  # whole forwards
     if len(series) <= size:

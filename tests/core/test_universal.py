@@ -11,7 +11,7 @@ import torch
 
 from models import Calendar, Run, Series, TrainConfig, base_folder, open_artifact, train
 from models.combining import BASES, LOOKED, MOVED, STEADY
-from models.inference import GRAPH, MANIFEST, WEIGHTS, OpenArtifact
+from models.inference import BOUND, GRAPH, MANIFEST, WEIGHTS, OpenArtifact
 from models.pretraining import LEVELS, Recipe, cut, lessons, loss_of, pretrain
 from models.publishing import KINDS, TOLERANCE, difference, example, export, load_base, write_base
 from models.synthetic import make
@@ -244,6 +244,16 @@ def test_what_was_told_earlier_is_part_of_what_is_told_now() -> None:
 
 def test_the_calendar_decides_the_season(base: OpenArtifact) -> None:
     assert [base.at(Calendar.of(name)).config.season for name in ("MS", "h", "D", "YS")] == [12, 24, 7, 1]
+
+
+def test_a_calendar_asked_for_again_is_at_hand_and_not_all_that_ever_were(base: OpenArtifact) -> None:
+    hours = base.at(Calendar.of("h"))
+
+    assert base.at(Calendar.of("h")) is hours
+    found = [base.at(Calendar.of(f"{count}min")).config.season for count in range(1, 2 * BOUND)]
+    assert len(base._bound) <= BOUND
+    assert found == [seasons_of(Calendar.of(f"{count}min").frequency)[0] for count in range(1, 2 * BOUND)]
+    assert base.at(Calendar.of("h")).config == hours.config
 
 
 def test_units_do_not_matter(base: OpenArtifact) -> None:
