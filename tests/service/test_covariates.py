@@ -10,8 +10,9 @@ from fastapi.testclient import TestClient
 
 from app.config import Settings
 from app.db.session import EVERY_WORKSPACE, Database
-from app.services import attempts, backtests, forecast_runs, training
+from app.services import attempts, backtests, forecast_runs, training, whole
 from app.services.attempts import Attempt
+from app.services.forecasts import Read, read_last
 
 LENGTH, AHEAD = 120, 6
 CONFIG = {
@@ -129,3 +130,35 @@ def test_covariates_from_the_upload_to_the_answer(client: TestClient, work: Call
     assert mase < 0.5 * min(one["mase"] for one in version["baselines"].values())
     scored = work(backtests.run, kind="backtest", dataset="shop", model="sales", origins=1, horizon=AHEAD)
     assert scored["metrics"]["mase"] == pytest.approx(mase, rel=1e-6)
+
+
+@pytest.mark.parametrize("named", [None, ["d", "a", "c", "b"]])
+def test_many_series_are_read_in_parts_with_their_covariates(
+    client: TestClient,
+    work: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    named: list[str] | None,
+) -> None:
+    """And each part's categories are those of the version, whichever of them are in it."""
+    body, _, _ = sales({"a": "south", "b": "north", "c": "south", "d": "north"})
+    upload(client, "shop", body)
+    job = work(training.run, kind="train", dataset="shop", model="sales", config=CONFIG | {"steps": 10})
+    assert job["state"] == "succeeded", job
+    upload(client, "other", body.replace(",plain,", ",a fair,").replace(",big,", ",plain,").replace("a fair", "big"))
+    sizes: list[int] = []
+
+    def read(*asked: Any) -> Read:
+        found = read_last(*asked)
+        sizes.append(len(found.series))
+        return found
+
+    together = [ask(client, dataset=dataset, series=named) for dataset in ("shop", "other")]
+    monkeypatch.setattr(whole, "read_last", read)
+    monkeypatch.setattr(whole, "MANY", 3)
+    apart = [ask(client, dataset=dataset, series=named) for dataset in ("shop", "other")]
+    assert sizes == [3, 1] * 2
+    for (means, notes), (expected, said) in zip(apart, together, strict=True):
+        assert notes == said == {}
+        assert list(means) == list(expected)
+        for key, mean in expected.items():
+            np.testing.assert_allclose(means[key], mean, rtol=1e-6)
