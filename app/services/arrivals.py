@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,7 +19,7 @@ from app.db.session import AWAY, Database, Stamp, Written
 from app.db.tables import DatasetRow
 from app.errors import AppError
 from app.services import datasets, forecast_answers
-from app.services.contexts import Contexts, Dataset, Move
+from app.services.contexts import Contexts, Dataset, Move, Tail
 from app.services.forecast_inputs import instants
 from app.services.forecasts import Arrived, Chosen, Meant, Read, Shape, answer, look_up, read_last, take
 from app.services.growth import growth_of, keep
@@ -30,6 +30,9 @@ from models import known_of
 
 MOST = 256  # requests that share a transaction
 NUMBERS = 200_000  # in all their answers: they are computed while nobody else can write
+# Passes of the loop, some ten microseconds each, that a transaction waits for more requests: at most, and in which none
+# has come. Whose answer is sent in one pass asks again in the next but one, if it is quick.
+PASSES, QUIET = 24, 3
 
 TRIES = 5  # of a batch whose versions have to be opened first
 
@@ -48,14 +51,12 @@ class Arrival:
     shape: Shape
     request_id: str
     future: Future | None = None
+    keys: list[str] = field(init=False)
+    numbers: int = field(init=False)
 
-    @property
-    def keys(self) -> list[str]:
-        return list(dict.fromkeys(point.key for point in self.points))
-
-    @property
-    def numbers(self) -> int:
-        return len(self.keys) * self.shape.horizon * (1 + len(self.shape.levels))
+    def __post_init__(self) -> None:
+        self.keys = list(dict.fromkeys([point.key for point in self.points]))
+        self.numbers = len(self.keys) * self.shape.horizon * (1 + len(self.shape.levels))
 
 
 class _Closed(Exception):
@@ -90,7 +91,7 @@ class Arrivals:
         arrival.future = loop.create_future()
         self._waiting.append(arrival)
         if len(self._waiting) == 1 and not self._writing:
-            loop.call_soon(self._begin, loop)
+            loop.call_soon(self._gather, loop, 0, PASSES, QUIET)
         return arrival.future
 
     def close(self) -> None:
@@ -98,6 +99,18 @@ class Arrivals:
         self._writer.close()
 
     # -------------------------------------------------------- inside
+
+    def _gather(self, loop: asyncio.AbstractEventLoop, before: int, passes: int, quiet: int) -> None:
+        """Begin, or let the loop look for others once more: those who were answered together ask again one after
+        another, and the first of them alone would cost a transaction of its own."""
+        if self._writing:
+            return
+        count = len(self._waiting)
+        quiet = QUIET if count > before else quiet - 1
+        if passes and quiet:
+            loop.call_soon(self._gather, loop, count, passes - 1, quiet)
+        else:
+            self._begin(loop)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         count = fitting(self._waiting)
@@ -113,9 +126,9 @@ class Arrivals:
 
     def _done(self, loop: asyncio.AbstractEventLoop, batch: Sequence[Arrival], found: Found) -> None:
         self._writing = False
-        if self._waiting:
-            self._begin(loop)
         _give(batch, found)
+        if self._waiting:
+            loop.call_soon(self._gather, loop, 0, PASSES, QUIET)
 
     def _stored(self, batch: Sequence[Arrival]) -> Found:
         """The answers of those that could be stored, by the arrival's id."""
@@ -165,27 +178,30 @@ class Arrivals:
                 some = [arrival for arrival in some if not chosen[arrival.model].opened.any_frequency]
                 if not some:
                     return {}
-            dataset = self._appended(written, dataset, some, chosen)
+            dataset, tails = self._appended(written, dataset, some, chosen)
             alike: dict[tuple[str, Shape], list[Arrival]] = {}
             for arrival in some:
                 alike.setdefault((arrival.model, arrival.shape), []).append(arrival)
             found: dict[int, bytes] = {}
             for (model, _), group in alike.items():
                 keys = [key for arrival in group for key in arrival.keys]
-                found |= _answers(chosen[model], group, self._ends(session, dataset, keys, chosen[model]))
+                read = self._ends(session, dataset, keys, chosen[model], tails)
+                found |= _answers(chosen[model], group, read)
         return found
 
     def _appended(
         self, written: Written, dataset: Dataset | None, some: Sequence[Arrival], chosen: Mapping[str, Chosen]
-    ) -> Dataset:
-        """The dataset after the points."""
+    ) -> tuple[Dataset, Mapping[str, Tail]]:
+        """The dataset after the points, and the ends of their series where these are known."""
         session, name = written.session, some[0].dataset
         calendar = datasets.calendar_of(datasets.get(session, name)) if dataset is None else dataset.calendar
         points = [point for arrival in some for point in arrival.points]
-        times, notes = instants([point.timestamp for point in points], calendar, "{}")
+        stamps = list({point.timestamp: None for point in points})  # mostly one for all
+        times, notes = instants(stamps, calendar, "{}")
         if notes:
             raise ValueError("something is to be said to one of these alone")
-        rows = [(point.key, time, point.value) for point, time in zip(points, times.tolist(), strict=True)]
+        at = dict(zip(stamps, times.tolist(), strict=True))
+        rows = [(point.key, at[point.timestamp], point.value) for point in points]
         if dataset is not None and not any(one.opened.design.columns for one in chosen.values()):
             contexts = {model: one.on(calendar).context for model, one in chosen.items()}
             wanted = [(point.key, contexts[arrival.model]) for arrival in some for point in arrival.points]
@@ -195,11 +211,11 @@ class Arrivals:
         self._untold += 1
         after = self._contexts.dataset(session, name, self._stamp(written))
         assert after is not None
-        return after
+        return after, {}
 
     def _grown(
         self, written: Written, dataset: Dataset, rows: list[tuple[str, int, float]], wanted: list[tuple[str, int]]
-    ) -> Dataset | None:
+    ) -> tuple[Dataset, Mapping[str, Tail]] | None:
         """The same, where the points go on where their series end and what is kept of these suffices; else None."""
         session, stamp = written.session, self._stamp(written)
         self._contexts.begin(len(wanted))
@@ -209,10 +225,10 @@ class Arrivals:
         growth = growth_of(session, dataset.head, self._contexts.ends(session, dataset, tails), rows)
         if growth is None:
             return None
-        revision = keep(session, dataset.head, growth)
-        move = Move(session.info["workspace"], dataset.name, dataset.state, growth, revision.id, stamp, stamp)
+        revision = keep(session, dataset.head, growth)["id"]
+        move = Move(session.info["workspace"], dataset.name, dataset.state, growth, revision, stamp, stamp)
         written.alone = lambda before, after: self.moves.add(replace(move, before=before, after=after))
-        return self._contexts.grow(dataset, move, tails)
+        return self._contexts.grow(dataset, move, tails), tails
 
     def _chosen(self, written: Written, model: str) -> Chosen:
         session = written.session
@@ -227,12 +243,15 @@ class Arrivals:
         """What moves with everybody's commits, but for those of this thread that `_contexts` has taken in."""
         return f"{written.stamp}/{self._untold}"
 
-    def _ends(self, session: Session, dataset: Dataset, keys: Sequence[str], chosen: Chosen) -> Read:
-        """What `read_last` reads, from what is kept and what has come since."""
+    def _ends(
+        self, session: Session, dataset: Dataset, keys: Sequence[str], chosen: Chosen, tails: Mapping[str, Tail]
+    ) -> Read:
+        """What `read_last` reads, from `tails`, if there are any, or from what is kept and what has come since."""
         if not chosen.opened.design.columns:
-            self._contexts.begin(len(keys))
-            context = chosen.on(dataset.calendar).context
-            tails = self._contexts.tails(session, dataset, [(key, context) for key in keys])
+            if not tails:
+                self._contexts.begin(len(keys))
+                context = chosen.on(dataset.calendar).context
+                tails = self._contexts.tails(session, dataset, [(key, context) for key in keys])
             if all(key in tails for key in keys):
                 series = [tails[key].series for key in keys]
                 return Read(dataset.calendar, series, known_of(series), (), dataset.name, dataset.state.head)

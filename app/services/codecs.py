@@ -84,9 +84,12 @@ def decode(codec: int, payload: bytes, length: int) -> Floats:
     """The (length,) values behind a payload, writable. Raises ValueError on a codec or a length that does not fit."""
     if codec == DECIMAL:
         return _undecimals([payload], [length])
-    if codec not in (SHUFFLED, PLAIN, RAW):
+    if codec == RAW:  # as points one by one are, and a read of some hundred should not take longer than they are worth
+        _check(len(payload), length * 8)
+        return np.frombuffer(payload, "<f8").astype(np.float64)
+    if codec not in (SHUFFLED, PLAIN):
         raise ValueError(f"codec: expected {SHUFFLED} to {RAW}, got {codec}")
-    raw = np.frombuffer(payload if codec == RAW else _unpacked(payload, length * 8), dtype=np.uint8)
+    raw = np.frombuffer(_unpacked(payload, length * 8), dtype=np.uint8)
     _check(len(raw), length * 8)
     if codec == SHUFFLED:
         raw = raw.reshape(8, -1).T  # (byte, time) -> (time, byte)
@@ -98,11 +101,20 @@ def decode_all(codecs: Sequence[int], payloads: Sequence[bytes], lengths: Sequen
     starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).tolist()
     values = np.empty(starts[-1])
     alike: dict[tuple[int, int], list[int]] = {}
+    raw: list[int] = []
     for place, (codec, payload) in enumerate(zip(codecs, payloads, strict=True)):
         if codec == DECIMAL:
             alike.setdefault((payload[0], payload[1] >> 4), []).append(place)
+        elif codec == RAW:
+            _check(len(payload), lengths[place] * 8)
+            raw.append(place)
         else:
             values[starts[place] : starts[place + 1]] = decode(codec, payload, lengths[place])
+    if raw:
+        sizes = np.array([lengths[place] for place in raw], np.int64)
+        shifts = np.array([starts[place] for place in raw], np.int64) - (np.cumsum(sizes) - sizes)
+        joined = np.frombuffer(b"".join([payloads[place] for place in raw]), "<f8")
+        values[np.repeat(shifts, sizes) + np.arange(len(joined))] = joined
     for places in alike.values():
         for some in _groups(places, lengths):
             found = _undecimals([payloads[place] for place in some], [lengths[place] for place in some])

@@ -77,12 +77,17 @@ class Dataset:
             head=before.head + 1, revision=move.revision, digest=growth.digest, points=growth.total.points
         )
         after = replace(self, state=state, total=growth.total, stamp=move.after, told=self.told + len(growth.pieces))
-        if after.told > NEWS:  # what has not been brought up to here is read
-            return replace(after, since=state.head, news={}, told=0)
         for piece in growth.pieces:
             row = (state.head, piece.base, piece.start, piece.length, piece.codec, piece.payload)
             self.news.setdefault(growth.keys[piece.owner], []).append(row)
-        return after
+        return after.trimmed() if after.told > NEWS else after
+
+    def trimmed(self) -> "Dataset":
+        """Without the older half of what is known of the last revisions: what has not been brought up to there is
+        read."""
+        since = sorted(row[0] for rows in self.news.values() for row in rows)[self.told // 2]
+        news = {key: left for key, rows in self.news.items() if (left := [row for row in rows if row[0] > since])}
+        return replace(self, since=since, news=news, told=sum(map(len, news.values())))
 
 
 @dataclass(frozen=True)
@@ -243,13 +248,13 @@ class Contexts:
 
     def _brought(self, tail: Tail, rows: Sequence[Any], head: int) -> bool:
         """Paint what has come over a tail, which is at the head then; False where it must be read anew."""
-        before = tail.size
-        if not painted(tail, rows):
-            return False
-        self._size += tail.size - before
-        tail.revision = head
         if rows:
+            before = tail.size
+            if not painted(tail, rows):
+                return False
+            self._size += tail.size - before
             tail.extent = None
+        tail.revision = head
         return True
 
     def _read(self, session: Session, dataset: Dataset, keys: Sequence[str], last: int) -> dict[str, Tail]:
@@ -331,7 +336,7 @@ def painted(tail: Tail, rows: Sequence[Any]) -> bool:
     for _, _, start, length, _, _ in rows:
         if not length or (start < first and not full) or start > stop + tail.asked:
             return False
-    if not rows:
+    if not rows or _went_on(tail, rows):
         return True
     end = max(stop, *(start + length for _, _, start, length, _, _ in rows))
     values = np.full(end - first, np.nan)
@@ -344,6 +349,21 @@ def painted(tail: Tail, rows: Sequence[Any]) -> bool:
         if low < start + length:
             values[low - first : start + length - first] = decode(codec, payload, length)[low - start :]
     return _settled(tail, values)
+
+
+def _went_on(tail: Tail, rows: Sequence[Any]) -> bool:
+    """The same for one segment that begins where the tail ends, as nearly all do: nothing has to be searched for."""
+    series = tail.series
+    _, base, start, length, codec, payload = rows[0]
+    if len(rows) > 1 or base or start != series.start + len(series.target) or length > tail.asked:
+        return False
+    over = max(0, len(series.target) + length - tail.asked)
+    values = np.concatenate((series.target[over:], decode(codec, payload, length)))
+    if np.isnan(values[0]) or np.isnan(values[-1]):
+        return False
+    tail.series = Series(series.key, values, start + length - len(values), series.phase)
+    tail.kept = {}  # after the series, and another one: who still holds the old one writes into nothing
+    return True
 
 
 def _settled(tail: Tail, values: Any) -> bool:

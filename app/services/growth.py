@@ -122,9 +122,9 @@ def growth_by(session: Session, head: Head, ends: Mapping[str, End], upload: Upl
 
 def keep(
     session: Session, head: Head, growth: Growth, columns: Mapping[str, str] = COLUMNS, audit: Audit | None = None
-) -> RevisionRow:
-    """Write it as the revision after the head, which nobody else may have moved since. The row is none of the
-    session's."""
+) -> dict[str, Any]:
+    """Write it as the revision after the head, which nobody else may have moved since. Gives the revision's row, by
+    column: to make an object of it costs as much as to write it."""
     number = head.number + 1
     segments.keep(session, number, growth.pieces, growth.ids)
     values: dict[str, Any] = {
@@ -147,7 +147,7 @@ def keep(
     made = connection.execute(_REVISION, values).inserted_primary_key
     assert made is not None
     connection.execute(_HEAD, {"dataset": head.dataset_id, "number": number})
-    return RevisionRow(id=made[0], **values)
+    return {"id": made[0], **values}
 
 
 # ---------------------------------------------------------------- worked out
@@ -197,17 +197,17 @@ def _fits(rows: _Rows, extents: Sequence[Extent], limits: Limits) -> bool:
     that more would have to be known."""
     if not np.isfinite(rows.values).all():
         return False
-    for place, extent in enumerate(extents):
-        low, high = rows.offsets[place], rows.offsets[place + 1]
-        first, stop = int(rows.steps[low]), int(rows.steps[high - 1]) + 1
-        if extent.start >= extent.stop or first < extent.stop or stop - first > LONGEST:
-            return False
-        if stop - extent.stop > SPREAD * (high - low) or stop - extent.start > limits.span:
-            return False
-        between = np.diff(rows.steps[low:high])
-        if ((between < 1) | (between > GAP)).any():
-            return False
-    return True
+    offsets = np.array(rows.offsets)
+    first, stop = rows.steps[offsets[:-1]], rows.steps[offsets[1:] - 1] + 1
+    start, end = np.array([(extent.start, extent.stop) for extent in extents], np.int64).T
+    if ((start >= end) | (first < end) | (stop - first > LONGEST)).any():
+        return False
+    if ((stop - end > SPREAD * np.diff(offsets)) | (stop - start > limits.span)).any():
+        return False
+    between = np.diff(rows.steps)
+    odd = (between < 1) | (between > GAP)
+    odd[offsets[1:-1] - 1] = False  # from one series to the next
+    return not odd.any()
 
 
 def _packed(

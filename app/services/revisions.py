@@ -139,7 +139,7 @@ def _grown(session: Session, dataset: DatasetRow, upload: Upload, limits: Limits
     growth = growth_by(session, head, ends_of(session, dataset.id, head.number, upload.keys), upload, limits)
     if growth is None:
         return None
-    row = keep(session, head, growth, upload.columns, upload.audit)
+    row = RevisionRow(**keep(session, head, growth, upload.columns, upload.audit))
     set_committed_value(dataset, "head", row.number)
     return Outcome(dataset, row, True, growth.points, 0, 0)
 

@@ -340,6 +340,8 @@ def overlay(painted: Painted, steps: Ints, values: Floats) -> Painted:
     if not len(steps):
         return painted
     start, stop = int(steps[0]), int(steps[-1]) + 1
+    if not len(painted.values) and stop - start == len(steps):
+        return Painted(start, values)
     if len(painted.values):
         start, stop = min(start, painted.start), max(stop, painted.start + len(painted.values))
     whole = np.full(stop - start, np.nan)
