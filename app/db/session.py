@@ -8,11 +8,12 @@ survives a power cut.
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine, Executable, create_engine, event, or_
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
@@ -168,11 +169,13 @@ class Writer:
         # Held from before a commit shows in the stamp until all is said about it.
         self.ending = threading.Lock()
 
-    def write(self, workspace: str, lock: Executable) -> AbstractContextManager[Written]:
-        """A transaction, committed when the block ends and rolled back when it raises. PostgreSQL is told `lock` first:
-        what the block is about has to stay as it is from the moment on for which `stamp` stands. SQLite's one lock is
-        for everything."""
-        return self._on_sqlite(workspace) if self._database.is_sqlite else self._on_postgres(workspace, lock)
+    def write(
+        self, workspace: str, lock: Executable, bound: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[Written]:
+        """A transaction, committed when the block ends and rolled back when it raises. PostgreSQL is told `lock` first,
+        with the parameters `bound`: what the block is about has to stay as it is from the moment on for which `stamp`
+        stands. SQLite's one lock is for everything."""
+        return self._on_sqlite(workspace) if self._database.is_sqlite else self._on_postgres(workspace, lock, bound)
 
     @contextmanager
     def _on_sqlite(self, workspace: str) -> Generator[Written]:
@@ -205,9 +208,9 @@ class Writer:
                     written.alone(before, after)
 
     @contextmanager
-    def _on_postgres(self, workspace: str, lock: Executable) -> Generator[Written]:
+    def _on_postgres(self, workspace: str, lock: Executable, bound: Mapping[str, Any] | None) -> Generator[Written]:
         with self._database.write(workspace) as session:
-            session.execute(lock)
+            session.execute(lock, bound)
             number, snapshot = session.connection().exec_driver_sql(_NUMBER).one()
             newest = snapshot == _seen_by(number)  # all before it have ended, and none after it
             if not newest or self._last != number - 1:

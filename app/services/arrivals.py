@@ -1,5 +1,5 @@
 """Points that arrive one by one and want the next step forecast: those that are there when a commit is done share the
-next transaction, a revision and a forward. One thread writes; a lone point waits for nobody.
+next transaction, a revision and a forward. One thread writes; a lone point waits for a few passes of the loop.
 
 The forecasts are computed before the commit, so that a point without one is not kept, and leave after it. A batch that
 is refused is tried again in halves until the one that is to blame is alone; that one gets None: the way on which each
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -19,12 +19,13 @@ from app.db.session import AWAY, Database, Stamp, Written
 from app.db.tables import DatasetRow
 from app.errors import AppError
 from app.services import datasets, forecast_answers
-from app.services.contexts import Contexts, Dataset, Move, Tail
+from app.services.contexts import Contexts, Dataset, Move
 from app.services.forecast_inputs import instants
 from app.services.forecasts import Arrived, Chosen, Meant, Read, Shape, answer, look_up, read_last, take
 from app.services.growth import growth_of, keep
 from app.services.moves import Moves
 from app.services.opened import OpenVersions, Remembered
+from app.services.tails import Tail
 from app.services.turns import about
 from models import known_of
 
@@ -35,6 +36,9 @@ NUMBERS = 200_000  # in all their answers: they are computed while nobody else c
 PASSES, QUIET = 24, 3
 
 TRIES = 5  # of a batch whose versions have to be opened first
+
+# Built once: on SQLite, where nobody asks it, that takes as long as the rest of the beginning.
+_LOCK = select(DatasetRow.id).where(DatasetRow.name == bindparam("name")).with_for_update()
 
 Future = asyncio.Future[bytes | None]
 Found = dict[int, bytes | Exception]  # by the arrival's id
@@ -169,8 +173,7 @@ class Arrivals:
     def _at_once(self, some: Sequence[Arrival]) -> dict[int, bytes]:
         """The same; raises `_Closed` where a version would have to be opened while nobody else can write."""
         workspace, name = some[0].workspace, some[0].dataset
-        lock = select(DatasetRow.id).where(DatasetRow.name == name).with_for_update()
-        with self._kept_if_committed(workspace, name), self._writer.write(workspace, lock) as written:
+        with self._kept_if_committed(workspace, name), self._writer.write(workspace, _LOCK, {"name": name}) as written:
             session = written.session
             chosen = {model: self._chosen(written, model) for model in {arrival.model for arrival in some}}
             dataset = self._contexts.dataset(session, name, self._stamp(written))

@@ -49,6 +49,8 @@ def encode_all(parts: Sequence[Floats]) -> list[tuple[int, bytes]]:
             found[place] = RAW, np.ascontiguousarray(part, "<f8").tobytes()
         else:
             long.append(place)
+    if not long:
+        return [each for each in found if each is not None]
     left = np.array(long, np.int64)
     heads = np.concatenate([np.empty(0), *(parts[place][:SHORT] for place in long)]).reshape(-1, SHORT)
     for exponent in range(DIGITS + 1):

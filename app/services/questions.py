@@ -16,11 +16,12 @@ from sqlalchemy.orm import Session
 
 from app.db.session import Database, Stamp
 from app.errors import AppError
-from app.services.contexts import Contexts, Dataset, Tail
+from app.services.contexts import Contexts, Dataset
 from app.services.forecast_inputs import instants
 from app.services.forecasts import Chosen, Meant, Shape, look_up
 from app.services.moves import Moves
 from app.services.opened import OpenVersions, Remembered
+from app.services.tails import Tail
 from models import Calendar, Note, Series
 
 TEXT = 64  # characters of a time or a name; what is longer is no entry of a cache

@@ -19,10 +19,11 @@ from app.db.tables import RevisionRow
 from app.main import create_app
 from app.services import datasets
 from app.services.arrivals import Arrival, Arrivals, fitting
-from app.services.contexts import COLD, ENTRY, Contexts
+from app.services.contexts import COLD, Contexts
 from app.services.forecasts import Arrived, Shape
 from app.services.questions import Question, Reply, calendar_of, located
 from app.services.series import erase
+from app.services.tails import ENTRY
 from app.services.turns import PASSES, STALL_S, WINDOW_S
 
 URL = "/v1/forecasts"
