@@ -39,8 +39,9 @@ TIMES = 3.0  # what the networks count there at least, in times of the base
 CLOSE = 1.3  # times the best loss, up to which networks or what was learned on count
 FAR = 1.5  # the same of the base as it is: it knows nothing of the time that judges, the others may
 CALIBRATING = 30  # windows that judge, from which on the base alone is given intervals from them
-# What must be gained over the base as it is, over the root of the number of windows that judge: few say little.
-UNSURE = 0.3
+# What must be gained over the base as it is, over the number of windows that judge. They have stopped the learning and
+# chosen among networks, so that what learned looks better there than it is: by a third and more where they are few.
+UNSURE = 3.0
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def shares_of(losses: Array, kinds: Sequence[str], count: float, *, plenty: bool
     the base and the base learned on, as far as they are good enough; where points are `plenty` the base counts as one
     more network does, at most a quarter. Equal shares forecast better than estimated ones do (Clemen 1989). The fewer
     windows judge, the better a network or learning on has to be."""
-    kind, doubt = np.array(kinds), 1.0 + UNSURE / np.sqrt(max(1.0, count))
+    kind, doubt = np.array(kinds), 1.0 + UNSURE / max(1.0, count)
     own, best = losses[kind == "base"][0], losses[kind != "idle"].min()
     networks = kind == "network"
     networks &= losses <= WORSE * losses[networks].min(initial=np.inf)
