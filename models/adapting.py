@@ -42,6 +42,7 @@ CALIBRATING = 30  # windows that judge, from which on the base alone is given in
 # What must be gained over the base as it is, over the number of windows that judge. They have stopped the learning and
 # chosen among networks, so that what learned looks better there than it is: by a third and more where they are few.
 UNSURE = 3.0
+WORDLESS = 1.05  # times: what asks for less is not worth a word
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def weigh(
     shares = shares_of(losses, kinds, judges.count, plenty=bool(judges.panel.lengths.sum() >= PLENTY))
     found = judges.calibrated(members, quantiles, shares)
     alone = kinds.index("base")
-    reasons = [_told(losses, kinds, shares, base.name)]
+    reasons = [_told(losses, kinds, shares, base.name, judges.count)]
     plain = all(kind == "base" for kind, share in zip(kinds, shares, strict=True) if share > 0)
     if plain and judges.count < CALIBRATING:
         reasons.append(f"intervals: those of {base.name}, too few windows judge to make others.")
@@ -189,7 +190,7 @@ def shares_of(losses: Array, kinds: Sequence[str], count: float, *, plenty: bool
     the base and the base learned on, as far as they are good enough; where points are `plenty` the base counts as one
     more network does, at most a quarter. Equal shares forecast better than estimated ones do (Clemen 1989). The fewer
     windows judge, the better a network or learning on has to be."""
-    kind, doubt = np.array(kinds), 1.0 + UNSURE / max(1.0, count)
+    kind, doubt = np.array(kinds), _doubt(count)
     own, best = losses[kind == "base"][0], losses[kind != "idle"].min()
     networks = kind == "network"
     networks &= losses <= WORSE * losses[networks].min(initial=np.inf)
@@ -204,15 +205,27 @@ def shares_of(losses: Array, kinds: Sequence[str], count: float, *, plenty: bool
     return shares / shares.sum()
 
 
-def _told(losses: Array, kinds: Sequence[str], shares: Array, name: str) -> str:
-    """A sentence on what each kind of candidate scored and how much of the forecast it is."""
+def _doubt(count: float) -> float:
+    """How many times its loss what has learned counts with, where `count` windows judge."""
+    return 1.0 + UNSURE / max(1.0, count)
+
+
+def _told(losses: Array, kinds: Sequence[str], shares: Array, name: str, count: float) -> str:
+    """A sentence on what each kind of candidate scored and how much of the forecast it is, and where the base stays
+    though something scored better, on why."""
     words = {"base": f"{name} as it is", "tuned": "learned on", "network": "from nothing"}
     parts: list[str] = []
+    left = False
     for kind, said in words.items():
         places = np.flatnonzero(np.array(kinds) == kind)
         if len(places):
-            share = float(shares[places].sum())
-            parts.append(f"{said} {losses[places].min():.4g} ({share:.0%} of the forecast)")
+            share, best = float(shares[places].sum()), losses[places].min()
+            parts.append(f"{said} {best:.4g} ({share:.0%} of the forecast)")
+            left |= share == 0 and best < losses[kinds.index("base")]
     if "idle" in kinds:
         parts.append("nothing learned on was better")
+    if left and _doubt(count) > WORDLESS:
+        parts.append(
+            f"little judges ({count:.2g} windows), so what has learned counts with {_doubt(count):.2g} times its loss"
+        )
     return f"pretrained {bool(shares[[kind != 'network' for kind in kinds]].any())}: {', '.join(parts)}."

@@ -393,3 +393,12 @@ def test_a_version_that_is_the_base_alone_stays_above_zero_as_it_does(months: Ca
     found = opened.forecast([Series("a", wild)], 40, (0.001, 0.025, 0.5), samples=30)
     assert found.samples is not None
     assert min(found.quantiles.min(), found.mean.min(), found.samples.min()) >= 0
+
+
+def test_one_window_is_not_enough_to_leave_the_base_and_it_is_said(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    grown = Series("a", 400 * 1.1 ** np.arange(20.0) * np.exp(random.normal(0, 0.1, 20)))
+    result = train([grown], Calendar.of("YS"), TrainConfig(horizon=4), Run(tmp_path, device="cpu"))
+    assert [one["share"] for one in members(result)] == [1.0]
+    assert "the base as it is" in said(result)
+    assert "little judges (1 windows), so what has learned counts with 4 times its loss" in said(result)
