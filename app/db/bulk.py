@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Text, any_, bindparam, func, select
+from sqlalchemy import ColumnElement, TableValuedAlias, Text, any_, bindparam, column, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -28,6 +28,14 @@ def listed(dialect: str, column: Any, name: str) -> ColumnElement[bool]:
         return column == any_(bindparam(name, type_=ARRAY(column.type)))
     each = func.json_each(bindparam(name, type_=Text())).table_valued("value")
     return column.in_(select(each.c.value))
+
+
+def each(dialect: str, of: Any, name: str) -> TableValuedAlias:
+    """The values of the parameter `name`, which `packed` makes, as rows: one column `value`, of the type of `of`."""
+    value = column("value", of.type)
+    if dialect == "postgresql":
+        return func.unnest(bindparam(name, type_=ARRAY(of.type))).table_valued(value, name=name).render_derived()
+    return func.json_each(bindparam(name, type_=Text())).table_valued(value, name=name)
 
 
 def packed(dialect: str, values: Sequence[int] | Sequence[str]) -> Any:

@@ -40,9 +40,10 @@ class Line(psycopg.Connection[Any]):
 def engine(url: str, patience: float, kept: int = KEPT_OPEN) -> Engine:
     """An engine whose connections are `Line`s, which wait for a lock of somebody else for `patience` seconds; `kept` of
     them stay open, and more are opened while they are wanted."""
-    server = f"-c idle_in_transaction_session_timeout={IDLE_MS} -c lock_timeout={patience * 1000:.0f} -c timezone=UTC"
+    held = f"-c idle_in_transaction_session_timeout={IDLE_MS} -c lock_timeout={patience * 1000:.0f}"
     line = {
-        "options": server,
+        # Compiled by the server, a read of ten columns of 10,000 series takes a third longer.
+        "options": f"{held} -c timezone=UTC -c jit=off",
         "connect_timeout": CONNECT_S,
         "keepalives_idle": 5,
         "keepalives_interval": 2,

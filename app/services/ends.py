@@ -8,18 +8,19 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from app.db.tables import DatasetRow, RevisionRow, SegmentRow, SeriesRow
+from app.services import segments
 from app.services.contexts import State
 from app.services.painting import Pieces, lay, shifted, trim
-from app.services.segments import BATCH, IS_BASE, TARGET, batched
+from app.services.segments import BATCH, TARGET, batched
 from app.services.series import Span, read_series, series_rows, unknown
 from models import Ends
 
@@ -176,7 +177,9 @@ def _painted(session: Session, ids: Ints, revision: int, last: int) -> Painted:
     order = np.argsort(ids)
     count = len(ids)
     firsts, stops, there = np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, bool)
-    rows = session.connection().execute(_last_segments(ids.tolist(), revision, last)).all()
+    asked = session.connection()
+    given = segments.bound(asked.dialect.name, ids.tolist(), revision, [TARGET]) | {"last": last}
+    rows = asked.execute(_last_segments(asked.dialect.name), given).all()
     values = np.full((count, last), np.nan)
     if rows:
         owners, first, stop, starts, lengths, codecs, payloads = zip(*rows, strict=True)
@@ -188,46 +191,16 @@ def _painted(session: Session, ids: Ints, revision: int, last: int) -> Painted:
     return Painted(values, stops - moved, there, (moved == 0) | (firsts >= stops - last))
 
 
-def _last_segments(ids: Sequence[int], revision: int, last: int) -> Any:
+@lru_cache(maxsize=2)
+def _last_segments(dialect: str) -> Any:
     """(series, first step, step after the last, start, length, codec, payload) of each segment of the target since the
-    newest base that reaches into the last steps, oldest first."""
-    mine = (SegmentRow.series_id.in_(ids), SegmentRow.column == TARGET, SegmentRow.revision <= revision)
-    near = SegmentRow.series_id.between(min(ids), max(ids))  # as in `segments.fetch`
-    bases = (
-        select(SegmentRow.series_id, func.max(SegmentRow.revision).label("revision"))
-        .where(IS_BASE, *mine)
-        .group_by(SegmentRow.series_id)
-        .cte("bases")
-    )
-    since = and_(SegmentRow.series_id == bases.c.series_id, SegmentRow.revision >= bases.c.revision)
-    ends = (
-        select(
-            SegmentRow.series_id,
-            bases.c.revision,
-            func.min(SegmentRow.start_step).label("first"),
-            func.max(SegmentRow.start_step + SegmentRow.length).label("stop"),
-        )
-        .join(bases, since)
-        .where(near, SegmentRow.column == TARGET, SegmentRow.revision <= revision, SegmentRow.length > 0)
-        .group_by(SegmentRow.series_id, bases.c.revision)
-        .cte("ends")
-    )
-    stop = SegmentRow.start_step + SegmentRow.length
-    return (
-        select(
-            SegmentRow.series_id,
-            ends.c.first,
-            ends.c.stop,
-            SegmentRow.start_step,
-            SegmentRow.length,
-            SegmentRow.codec,
-            SegmentRow.payload,
-        )
-        .join(ends, and_(SegmentRow.series_id == ends.c.series_id, SegmentRow.revision >= ends.c.revision))
-        .where(near, SegmentRow.column == TARGET, SegmentRow.revision <= revision, SegmentRow.length > 0)
-        .where(stop > ends.c.stop - last)
-        .order_by(SegmentRow.series_id, SegmentRow.revision, SegmentRow.id)
-    )
+    newest base that reaches into the `last` steps, oldest first."""
+    ends = segments.reaching(dialect, True).cte("ends")
+    row = SegmentRow.__table__.c
+    near = row.length > 0, row.start_step + row.length > ends.c.stop - bindparam("last")
+    held = segments.since(dialect, ends, *near).c
+    wanted = select(held.series_id, held.start, held.stop, held.start_step, held.length, held.codec, held.payload)
+    return wanted.order_by(held.series_id, held.revision, held.id)
 
 
 # ---------------------------------------------------------------- continue

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import CTE, ColumnElement, Select, and_, bindparam, func, select, text
+from sqlalchemy import CTE, ColumnElement, Select, Subquery, bindparam, func, select, text, true
 from sqlalchemy.orm import Session
 
 from app.db import bulk
@@ -28,7 +28,8 @@ LONGEST = 16_384  # steps in one segment: a read of a series' end decodes only i
 GAP = 256  # steps without a row inside one segment; more and a new one begins, for NaNs too must be decoded
 TARGET = ""  # the target's column name
 BATCH = 1000  # series asked for in one query
-# As the index of bases has it: that `base = 1`, the ORM's way, is the same, SQLite does not see, and reads every row.
+# As the index of bases has it: that `base = 1`, the ORM's way, is the same, SQLite does not see. That it may take the
+# index does not say that it does: see `_bases`.
 IS_BASE = text("segments.base")
 TOGETHER = 1 << 17  # values decoded together
 STORED = {
@@ -252,11 +253,11 @@ def fetch(
     asked = session.connection()
     for ids in batched(series_ids, BATCH):
         wanted = _fetching(asked.dialect.name, columns is not None, window is not None)
-        bound = _bound(asked.dialect.name, ids, revision, columns)
+        given = bound(asked.dialect.name, ids, revision, columns)
         if window is not None:
-            bound |= {"first": window[0], "stop": window[1]}
+            given |= {"first": window[0], "stop": window[1]}
         # A few rows at a time: the payloads of a thousand series may be more than should be held at once.
-        for row in asked.execute(wanted, bound, execution_options={"yield_per": 512}):
+        for row in asked.execute(wanted, given, execution_options={"yield_per": 512}):
             yield Segment(*row)
 
 
@@ -267,9 +268,9 @@ def extents(
     found: dict[tuple[int, str], Extent] = {}
     asked = session.connection()
     for ids in batched(series_ids, 10 * BATCH):
-        wanted = _reaching(asked.dialect.name, columns is not None)
-        for series_id, column, count, start, stop in asked.execute(
-            wanted, _bound(asked.dialect.name, ids, revision, columns)
+        wanted = reaching(asked.dialect.name, columns is not None)
+        for series_id, column, _, count, start, stop in asked.execute(
+            wanted, bound(asked.dialect.name, ids, revision, columns)
         ):
             found[series_id, column] = Extent(count, start or 0, stop or 0)
     return found
@@ -282,48 +283,69 @@ _S = SegmentRow.__table__.c
 @lru_cache(maxsize=16)
 def _fetching(dialect: str, some: bool, within: bool) -> Select[*tuple[Any, ...]]:
     """The statement of `fetch`: of `some` columns, `within` a window."""
-    base = _bases(dialect, some)
-    wanted = select(_S.series_id, _S.column, _S.start_step, _S.length, _S.codec, _S.payload).join(base, _since(base))
-    if within:
-        wanted = wanted.where(_S.start_step < bindparam("stop"), _S.start_step + _S.length > bindparam("first"))
-    return wanted.where(*_READ).order_by(_S.series_id, _S.column, _S.revision, _S.id)
+    window = _S.start_step < bindparam("stop"), _S.start_step + _S.length > bindparam("first")
+    held = since(dialect, _bases(dialect, some), *window if within else ()).c
+    wanted = select(held.series_id, held.column, held.start_step, held.length, held.codec, held.payload)
+    return wanted.order_by(held.series_id, held.column, held.revision, held.id)
 
 
-@lru_cache(maxsize=16)
-def _reaching(dialect: str, some: bool) -> Select[*tuple[Any, ...]]:
-    """The statement of `extents`: of `some` columns."""
-    base, filled = _bases(dialect, some), _S.length > 0
-    count = func.count().filter(_S.revision > base.c.revision)
-    reach = func.min(_S.start_step).filter(filled), func.max(_S.start_step + _S.length).filter(filled)
-    wanted = select(_S.series_id, _S.column, count, *reach).join(base, _since(base))
-    return wanted.where(*_READ).group_by(_S.series_id, _S.column)
-
-
-# The range adds nothing but an index for PostgreSQL, which without statistics would read the whole table.
-_READ = (_S.revision <= bindparam("revision"), _S.series_id.between(bindparam("low"), bindparam("high")))
+@lru_cache(maxsize=4)
+def reaching(dialect: str, some: bool) -> Select[*tuple[Any, ...]]:
+    """The statement of `extents`, of `some` columns: their newest base beside what is in an `Extent`."""
+    held = since(dialect, _bases(dialect, some)).c
+    filled = held.length > 0
+    return select(
+        held.series_id,
+        held.column,
+        func.min(held.revision).label("revision"),
+        func.count().filter(held.revision > held.newest).label("segments"),
+        func.min(held.start_step).filter(filled).label("start"),
+        func.max(held.start_step + held.length).filter(filled).label("stop"),
+    ).group_by(held.series_id, held.column)
 
 
 def _bases(dialect: str, some: bool) -> CTE:
-    """The revision of the newest base of each (series, column) at a revision."""
-    newest = select(_S.series_id, _S.column, func.max(_S.revision).label("revision")).where(
-        IS_BASE, _S.revision <= bindparam("revision"), bulk.listed(dialect, _S.series_id, "ids")
-    )
-    if some:
-        newest = newest.where(_S.column.in_(bindparam("columns", expanding=True)))
-    return newest.group_by(_S.series_id, _S.column).cte("bases")
+    """The revision of the newest base of each (series, column) at a revision: one row of the index of bases is looked
+    at for each of `some` columns, however long a series has been appended to; all bases there are where the columns are
+    not known. Null where there is none."""
+    at_most = _S.revision <= bindparam("revision")
+    if not some:
+        newest = select(_S.series_id, _S.column, func.max(_S.revision).label("revision"))
+        mine = bulk.listed(dialect, _S.series_id, "ids")
+        return newest.where(IS_BASE, at_most, mine).group_by(_S.series_id, _S.column).cte("bases")
+    series, column = bulk.each(dialect, _S.series_id, "ids"), bulk.each(dialect, _S.column, "columns")
+    mine = _S.series_id == series.c.value, _S.column == column.c.value
+    # By id, too: SQLite takes the first of two indexes that serve as well, and only that of bases is in this order.
+    order = (_S.revision.desc(),) if dialect == "postgresql" else (_S.revision.desc(), _S.id.desc())
+    newest = select(_S.revision).where(IS_BASE, at_most, *mine).order_by(*order).limit(1).scalar_subquery()
+    asked = select(series.c.value.label("series_id"), column.c.value.label("column"), newest.label("revision"))
+    # No condition is moved past an offset: each is looked up once.
+    return asked.select_from(series.join(column, true())).offset(0).cte("bases")
 
 
-def _since(base: CTE) -> ColumnElement[bool]:
-    return and_(
+def since(dialect: str, base: CTE, *within: ColumnElement[bool]) -> Subquery:
+    """The segments of each (series, column) of `base` from its revision on, those `within`; that revision is `newest`
+    there, and what else is known of a base stands beside its segments."""
+    beside = [known for known in base.c if known.key not in _S]
+    wanted = select(*_S, base.c.revision.label("newest"), *beside).where(
         _S.series_id == base.c.series_id,
         _S.column == base.c.column,
         _S.revision >= base.c.revision,
+        _S.revision <= bindparam("revision"),
+        *within,
     )
+    if dialect != "postgresql":
+        return wanted.subquery("held")
+    # It does not know how few these are: of series with thousands of segments it would read all, to sort or hash them.
+    # Past the offset it cannot but look for those of each.
+    mine = wanted.correlate(base).offset(0).lateral("mine")
+    return select(mine).select_from(base.join(mine, true())).subquery("held")
 
 
-def _bound(dialect: str, ids: Sequence[int], revision: int, columns: Sequence[str] | None) -> dict[str, Any]:
-    bound = {"ids": bulk.packed(dialect, ids), "revision": revision, "low": min(ids), "high": max(ids)}
-    return bound if columns is None else bound | {"columns": list(columns)}
+def bound(dialect: str, ids: Sequence[int], revision: int, columns: Sequence[str] | None) -> dict[str, Any]:
+    """The parameters of the statements here. What is named twice is read once."""
+    given = {"ids": bulk.packed(dialect, list(dict.fromkeys(ids))), "revision": revision}
+    return given if columns is None else given | {"columns": bulk.packed(dialect, list(dict.fromkeys(columns)))}
 
 
 def keep(session: Session, revision: int, pieces: Iterable[Piece], series_ids: Sequence[int]) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import event
 
 from app.db.session import Database
 from app.errors import Conflict
@@ -189,22 +188,3 @@ def test_the_last_steps_are_the_end_of_the_whole(database: Database, last: int) 
             np.testing.assert_array_equal(cut.target, one.target[ahead:])
             np.testing.assert_array_equal(cut.past["temperature"], one.past["temperature"][ahead:])
             np.testing.assert_array_equal(cut.future["weather"], one.future["weather"][ahead:])
-
-
-def test_the_newest_base_is_found_in_its_index(database: Database) -> None:
-    """And not by going through all that was ever appended to a series."""
-    if not database.is_sqlite:
-        pytest.skip("PostgreSQL goes through a table this small")
-    with database.write("default") as session:
-        datasets.store(session, "d", upload({("a", 0): (1.0, 2.0, 0.0)}), "append")
-    said: list[tuple[str, Any]] = []
-
-    def hear(*told: Any) -> None:
-        said.append(told[2:4])
-
-    event.listen(database.engine, "before_cursor_execute", hear)
-    with database.read("default") as session:
-        assert len(segments.extents(session, [1], 1)) == 3
-        statement, parameters = said[-1]
-        plan = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
-    assert any("ix_segments_bases" in step[-1] for step in plan), plan
