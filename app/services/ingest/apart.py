@@ -15,7 +15,7 @@ from pathlib import Path
 
 from app.errors import Unavailable
 from app.services.ingest.coming import Coming
-from app.services.ingest.transfer import pack_question, read_answer
+from app.services.ingest.transfer import WAITS, pack_question, read_answer
 from app.services.ingest.upload import Ask, Known, Upload
 
 OWN_PROCESS_BYTES = 1 << 20
@@ -93,8 +93,9 @@ def _started() -> subprocess.Popen[bytes]:
 
 
 class Spare:
-    """A process that is there before its question. Its start takes a quarter of a second, which a long body of Parquet
-    would wait for; it holds 40 MB. So there is one while long bodies come: from soon after one to a minute later."""
+    """A process that is there before its question. Its start takes a quarter of a second, which a body of Parquet would
+    wait for, the shortest most of all; it holds 40 MB. So one stays that has read a short body, and one is made soon
+    after a long one, for a minute."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -110,6 +111,16 @@ class Spare:
             return child
         _end(child)
         return None
+
+    def give(self, child: subprocess.Popen[bytes]) -> None:
+        """One that waits for its next question; where there is one already, it is ended."""
+        with self._lock:
+            spared = self._child is None
+            if spared:
+                self._child = child
+                self._in(KEPT_S, self.drop)
+        if not spared:
+            _end(child)
 
     def renew(self) -> None:
         """Soon there shall be one."""
@@ -153,7 +164,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 class _Reader:
-    """One process asked one question."""
+    """A process asked one question."""
 
     def __init__(self, path: Path, folder: Path, ask: Ask, known: Known) -> None:
         self._folder = folder
@@ -162,22 +173,25 @@ class _Reader:
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         self._questions, self._told = self._child.stdin, self._child.stdout
+        self._waits = False  # it has answered, and may be asked again
         with contextlib.suppress(BrokenPipeError):
             self._questions.write(question + b"\n")
             self._questions.flush()
 
     def told(self) -> Iterator[str]:
-        """The letters it says, until it ends."""
-        while said := self._told.read(4096):
-            yield from said.decode("latin-1")
+        """The letters it says, until it has answered or ends."""
+        while not self._waits and (said := self._told.read(4096)):
+            letters = said.decode("latin-1")
+            self._waits = letters.endswith(WAITS)
+            yield from letters.removesuffix(WAITS)
 
     def answer(self) -> Upload:
         """What it answers. Unavailable when it was killed."""
         for _ in self.told():  # or it would wait for somebody to listen
             pass
-        code = self._child.wait()
         upload = read_answer(self._folder)
         if upload is None:
+            code = self._child.wait()
             how = f"killed by signal {-code}" if code < 0 else f"ended with status {code}"
             raise Unavailable(
                 f"the process that read the file was {how}, perhaps for want of memory; nothing was stored. "
@@ -187,4 +201,8 @@ class _Reader:
         return upload
 
     def close(self) -> None:
-        _end(self._child)
+        """End it, unless it may be asked again."""
+        if self._waits:
+            spare.give(self._child)
+        else:
+            _end(self._child)

@@ -1,26 +1,55 @@
-"""The process that reads one body: `python -m app.services.ingest.process`, the question on standard input."""
+"""The process that reads bodies, one after another: `python -m app.services.ingest.process`, a question a line on
+standard input."""
 
 import contextlib
 import os
+import resource
 import sys
 import threading
 from pathlib import Path
+from queue import SimpleQueue
 
 from app.errors import FULL, AppError, TooLarge, Unavailable, disk_full
 from app.services.ingest.arrow import load
 from app.services.ingest.reading import parse_here
-from app.services.ingest.transfer import unpack_question, write_refusal, write_upload
+from app.services.ingest.transfer import WAITS, unpack_question, write_refusal, write_upload
+
+MEMORY = 1.5  # times what it takes to begin with: what took more memory ends with its answer, for all of it to go back
+
+
+class Questions:
+    """The lines of standard input. When it ends, the server has gone away, and so does this process."""
+
+    def __init__(self) -> None:
+        self._lines: SimpleQueue[bytes] = SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def next(self) -> bytes:
+        """The next one, as soon as there is one."""
+        return self._lines.get()
+
+    def _listen(self) -> None:
+        with open(0, "rb", closefd=False) as lines:  # not sys.stdin: its lock would be held when the interpreter ends
+            for line in lines:
+                self._lines.put(line)
+        os._exit(1)
 
 
 def main() -> None:
-    """Answer one question. When the server goes away, standard input ends, and so does this process."""
+    """Answer questions while that takes little memory."""
     _be_killed_first()
+    questions = Questions()
     load()  # while the body arrives, or nobody asks yet
-    line = sys.stdin.buffer.readline()
-    if not line:
-        return
-    threading.Thread(target=_end_with_the_server, daemon=True).start()
-    path, folder, ask, known = unpack_question(line)
+    usual = _most()
+    while True:
+        _answer(questions.next())
+        if _most() > MEMORY * usual:
+            return
+        _tell(WAITS)
+
+
+def _answer(question: bytes) -> None:
+    path, folder, ask, known = unpack_question(question)
     try:
         write_upload(parse_here(path, folder, ask, known, tell=_tell), folder)
     except AppError as error:
@@ -33,14 +62,13 @@ def main() -> None:
         write_refusal(full if error.errno in FULL else other, folder)
 
 
+def _most() -> int:
+    """The most memory that this process has taken so far, in units of the system's own."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def _tell(letter: str) -> None:
     os.write(1, letter.encode())
-
-
-def _end_with_the_server() -> None:
-    while os.read(0, 4096):  # not through sys.stdin: its lock would be held when the interpreter ends
-        pass
-    os._exit(1)
 
 
 def _be_killed_first() -> None:

@@ -14,6 +14,7 @@ from app.services.ingest.upload import Ask, Audit, Covariate, Known, Upload
 from models import Calendar
 
 DOCUMENT = "document.json"
+WAITS = "\n"  # the letter by which a reader says that it has answered, and may be asked again
 _MAP_BYTES = 1 << 20
 _REFUSALS: dict[str, type[AppError]] = {
     kind.__name__: kind for kind in (Invalid, TooLarge, UnsupportedMedia, Unavailable)
