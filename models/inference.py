@@ -36,9 +36,7 @@ BASE = "base"  # the manifest's kind of what answers for any frequency
 WEIGHTS, GRAPH, MANIFEST = "weights.safetensors", "forward.onnx", "manifest.json"
 CHUNK = 512  # windows a forward: bounds memory whatever is asked for
 READ = 96  # the same with the base in the graph, which takes a seventh of a megabyte a window
-BOUND = (
-    64  # calendars that the base is kept ready for: to make one takes longer than what else is done about a question
-)
+BOUND = 64  # calendars that the base is kept ready for: to make one ready takes as long as to read a question
 CELLS = 400_000  # steps a forward of the base, whose contexts may be long
 
 
